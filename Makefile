@@ -1,0 +1,46 @@
+# Two commands matter: `make book` and `make test`. Both create .venv from requirements.lock.txt when it is missing or
+# older than the lock. Needs Python 3.11 or later with venv; choose another interpreter with PYTHON=python3.12.
+PYTHON    ?= python3
+PROFILE   ?= laptop
+RECOMPUTE ?=
+ARGS      ?=
+
+VENV  := .venv
+STAMP := $(VENV)/installed
+PY    := $(VENV)/bin/python
+PIP   := $(PY) -m pip --disable-pip-version-check -qq  # errors are still shown
+
+.DEFAULT_GOAL := help
+.PHONY: help install book test lint clean
+
+help:
+	@echo "make book [PROFILE=smoke|laptop|paper] [RECOMPUTE=1]   build the book into _build/html (default: laptop)"
+	@echo "make test [ARGS='-k name']                             run the tests"
+	@echo "make lint                                              check style with ruff"
+	@echo "make install                                           only create or refresh .venv"
+	@echo "make clean                                             remove what builds made (keeps .venv, data and records)"
+
+install: $(STAMP)
+
+# A lock newer than the stamp reinstalls; so does a changed pyproject.toml, because it names the console command.
+$(STAMP): requirements.lock.txt pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit('Python 3.11 or later is needed, this is ' + sys.version.split()[0] \
+	    + ': run make PYTHON=python3.11 ...' if sys.version_info < (3, 11) else 0)"
+	@echo "installing the pinned packages into $(VENV) (some minutes the first time)"
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install -r requirements.lock.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+book: $(STAMP)
+	@$(PY) -m pixeldefend.book --profile $(PROFILE) $(if $(filter-out 0 no false,$(RECOMPUTE)),--recompute)
+
+test: $(STAMP)
+	@$(PY) -m pytest $(ARGS)
+
+lint: $(STAMP)
+	@$(PY) -m ruff check .
+
+clean:
+	rm -rf _build book/notebooks book/execution.md .pytest_cache .ruff_cache *.egg-info
+	find pixeldefend tests notebooks book -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,299 @@
+"""Build the book: text notebooks -> executed notebooks -> checked HTML, so that every number on a page has been run.
+
+A notebook is published only when it ran to its end without an error and without a word on stderr, and is run again
+only when something it depends on changed: an interrupted build goes on where it stopped. What needs Jupyter is imported
+where it is used, because the package itself must import without it.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from pixeldefend.pages import BookError, check_pages, publish, write_execution_record
+from pixeldefend.paths import ROOT
+
+__all__ = ["BookError", "Project", "build", "check_pages", "main", "run_notebook"]
+
+KERNEL = {"name": "python3", "language": "python", "display_name": "Python 3"}
+STAMP = "pixeldefend"  # the key in an executed notebook's metadata that says what it was made from
+ENVIRONMENT = {
+    "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, never one that lies in the home folder
+    "PYTHONHASHSEED": "0",  # sets and dictionaries print in the same order every time
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # the kernel's debugger otherwise warns about frozen modules
+}
+
+
+@dataclass(frozen=True)
+class Project:
+    """Where the parts of a book lie under one folder."""
+
+    root: Path = ROOT
+
+    @property
+    def sources(self) -> Path:
+        return self.root / "notebooks"
+
+    @property
+    def executed(self) -> Path:
+        return self.root / "book" / "notebooks"
+
+    @property
+    def stage(self) -> Path:
+        return self.root / "_build" / "stage"
+
+    def source(self, name: str) -> Path:
+        return self.sources / f"{name}.py"
+
+    def names(self) -> list[str]:
+        """The notebooks' names, in the order of their files."""
+        return sorted(path.stem for path in self.sources.glob("*.py"))
+
+
+def build(profile: str = "laptop", *, notebooks: Sequence[str] | None = None, recompute: bool = False,
+          destination: str | Path | None = None, root: str | Path = ROOT) -> Path:  # fmt: skip
+    """Run the notebooks that need it and build the HTML book.
+
+    Args:
+        profile: a profile of ``notebooks/params.yml``: ``"smoke"``, ``"laptop"`` or ``"paper"``.
+        notebooks: names without suffix of the only notebooks to run; the others are taken as they were last executed.
+        recompute: run every notebook, with ``PIXELDEFEND_RECOMPUTE=1`` so that it does not load stored records either.
+        destination: folder for the pages; ``_build/html`` unless given.
+        root: the checkout whose book is built.
+
+    Returns:
+        The path of the book's ``index.html``.
+
+    Raises:
+        ValueError: an unknown profile, notebook or parameter.
+        BookError: a cell failed, or the pages have warnings, dead links or outside loads. The pages of the last good
+            build stay as they were.
+    """
+    project = Project(Path(root).resolve())
+    chosen = _choose(project, notebooks)
+    parameters = {name: _parameters(project, name, profile) for name in chosen}
+    with _environment(recompute):
+        for name in chosen:
+            run_notebook(project, name, parameters[name], recompute=recompute)
+    _remove_stale(project)
+    stamps = {name: _stamp(project.executed / f"{name}.ipynb") for name in project.names()}
+    write_execution_record(project.root / "book" / "execution.md", stamps)
+    return publish(project.root, Path(destination).resolve() if destination else project.root / "_build" / "html")
+
+
+def _choose(project: Project, notebooks: Sequence[str] | None) -> list[str]:
+    names = project.names()
+    chosen = names if notebooks is None else list(notebooks)
+    unknown = sorted(set(chosen) - set(names))
+    if unknown:
+        raise ValueError(f"no such notebook: {', '.join(unknown)}; there are: {', '.join(names) or 'none'}")
+    return chosen
+
+
+def _parameters(project: Project, name: str, profile: str) -> dict:
+    """The profile's common parameters with this notebook's own on top, each of them checked against the notebook."""
+    import yaml
+
+    profiles = yaml.safe_load((project.sources / "params.yml").read_text(encoding="utf-8"))
+    if profile not in profiles:
+        raise ValueError(f"unknown profile {profile!r}; choose one of: {', '.join(profiles)}")
+    strangers = sorted(set(profiles[profile]) - {"common", *project.names()})
+    if strangers:
+        raise ValueError(f"notebooks/params.yml, profile {profile}: no such notebook: {', '.join(strangers)}")
+    parameters = profiles[profile].get("common", {}) | profiles[profile].get(name, {})
+    declared = _declared_parameters(project, name)
+    unknown = sorted(set(parameters) - declared)
+    if unknown:  # papermill itself would only log this, and inject them all the same
+        allowed = ", ".join(sorted(declared)) or "none"
+        raise ValueError(f"notebooks/{name}.py has no parameter {', '.join(unknown)}; it has: {allowed}")
+    return parameters
+
+
+def _declared_parameters(project: Project, name: str) -> set[str]:
+    import papermill
+
+    return set(papermill.inspect_notebook(str(_stage_source(project, name))))
+
+
+def _stage_source(project: Project, name: str) -> Path:
+    """Write the text notebook as .ipynb with a kernel named in it: a bare py:percent file names none."""
+    import jupytext
+
+    notebook = jupytext.read(project.source(name))
+    notebook.metadata["kernelspec"] = dict(KERNEL)
+    path = project.stage / "source" / f"{name}.ipynb"
+    _write_notebook(notebook, path)
+    return path
+
+
+def _write_notebook(notebook, path: Path) -> None:
+    """Write with cell ids that depend on position alone: jupytext and papermill draw them at random."""
+    import nbformat
+
+    for position, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{position:03d}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+
+
+@contextlib.contextmanager
+def _environment(recompute: bool) -> Iterator[None]:
+    """The environment variables the kernels inherit, put back afterwards."""
+    before = dict(os.environ)
+    os.environ.update(ENVIRONMENT | ({"PIXELDEFEND_RECOMPUTE": "1"} if recompute else {}))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def run_notebook(project: Project, name: str, parameters: dict, *, recompute: bool = False) -> bool:
+    """Execute one notebook and publish it in ``book/notebooks``, unless its executed copy is still up to date.
+
+    Returns:
+        True when it ran, False when its executed copy was kept.
+
+    Raises:
+        BookError: a cell failed, the kernel died, or a cell wrote to stderr; the published copy is left as it was.
+    """
+    code = _digest(project, name, parameters)  # before the run: a source edited meanwhile must not count as run
+    published = project.executed / f"{name}.ipynb"
+    if not recompute and _stamp(published).get("made_from") == _digest_inputs(project, code):
+        print(f"{name}: up to date", flush=True)
+        return False
+    print(f"{name}: running ...", flush=True)
+    start = time.perf_counter()
+    notebook = _execute(project, name, parameters)
+    seconds = time.perf_counter() - start
+    _refuse_stderr(notebook, name)
+    _tidy(notebook)
+    # The inputs after the run: a notebook may itself store the records it computed, and has then seen them.
+    notebook.metadata[STAMP] = {"made_from": _digest_inputs(project, code), "parameters": parameters,
+                                "seconds": round(seconds, 1), **_versions()}  # fmt: skip
+    staged = project.stage / "executed" / f"{name}.ipynb"
+    _write_notebook(notebook, staged)
+    project.executed.mkdir(parents=True, exist_ok=True)
+    os.replace(staged, published)
+    print(f"{name}: ran in {seconds:.1f} s", flush=True)
+    return True
+
+
+def _execute(project: Project, name: str, parameters: dict):
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    raw, staged = _stage_source(project, name), project.stage / "executed" / f"{name}.ipynb"
+    staged.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return papermill.execute_notebook(str(raw), str(staged), parameters=parameters, cwd=str(project.root),
+                                          progress_bar=False, start_timeout=120)  # fmt: skip
+    except PapermillExecutionError as error:
+        raise BookError(
+            f"notebooks/{name}.py: cell {error.cell_index + 1} stopped with {error.ename}: {error.evalue}\n"
+            f"  the cell begins: {_first_line(error.source)}\n  the notebook up to there: "
+            f"{staged.relative_to(project.root)}"
+        ) from error
+    except RuntimeError as error:  # nbclient's DeadKernelError, for one: out of memory ends here
+        raise BookError(f"notebooks/{name}.py: the kernel did not survive ({error})") from error
+
+
+def _first_line(source: str) -> str:
+    lines = [line for line in source.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    return lines[0].strip() if lines else "(empty)"
+
+
+def _refuse_stderr(notebook, name: str) -> None:
+    """A warning on a page is either a fault or noise: neither is published."""
+    for position, cell in enumerate(notebook.cells, start=1):
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stderr":
+                text = output["text"].strip().splitlines()
+                raise BookError(
+                    f"notebooks/{name}.py: cell {position} wrote to stderr: {text[0] if text else '(blank)'}\n"
+                    f"  the cell begins: {_first_line(cell.source)}"
+                )
+
+
+def _tidy(notebook) -> None:
+    """Drop what would differ from run to run or tell about this machine; readers download these files."""
+    for key in ("papermill", "widgets"):
+        notebook.metadata.pop(key, None)
+    for cell in notebook.cells:
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        tags = cell.metadata.get("tags", [])
+        if "injected-parameters" in tags and "hide-input" not in tags:
+            cell.metadata["tags"] = [*tags, "hide-input"]
+
+
+def _digest(project: Project, name: str, parameters: dict) -> str:
+    files = [project.source(name), *sorted((project.root / "pixeldefend").rglob("*.py"))]
+    return _digest_files(project.root, files, json.dumps(parameters, sort_keys=True))
+
+
+def _digest_inputs(project: Project, start: str) -> str:
+    """Extend a digest by the records and by what names the weights: their configuration and check sums."""
+    data = project.root / "data"
+    files = [path for path in (data / "records").rglob("*") if path.is_file()]
+    files += [path for path in (data / "weights").rglob("*") if path.suffix in (".json", ".sha", ".sha256")]
+    return _digest_files(project.root, sorted(files), start)
+
+
+def _digest_files(root: Path, files: Sequence[Path], start: str) -> str:
+    digest = hashlib.sha256(start.encode())
+    for path in files:
+        content = path.read_bytes()
+        digest.update(f"\0{path.relative_to(root).as_posix()}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def _stamp(executed: Path) -> dict:
+    """What an executed notebook says it was made from; nothing when it is missing or unreadable."""
+    try:
+        return json.loads(executed.read_text(encoding="utf-8"))["metadata"][STAMP]
+    except (OSError, ValueError, KeyError):
+        return {}
+
+
+def _versions() -> dict:
+    versions = {package: metadata.version(package) for package in ("torch", "numpy")}
+    return {"python": sys.version.split()[0], **versions, "processors": os.cpu_count()}
+
+
+def _remove_stale(project: Project) -> None:
+    for path in project.executed.glob("*.ipynb"):
+        if path.stem not in project.names():
+            path.unlink()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line ``python -m pixeldefend.book``; returns 0, or 1 after one clear message."""
+    parser = argparse.ArgumentParser(prog="python -m pixeldefend.book", description="Build the book into _build/html.")
+    parser.add_argument("--profile", default="laptop", help="a profile of notebooks/params.yml (default: laptop)")
+    parser.add_argument("--notebooks", nargs="+", metavar="NAME", help="run only these, keep the others as they are")
+    parser.add_argument("--recompute", action="store_true", help="run everything again, from scratch")
+    parser.add_argument("--destination", type=Path, help="folder for the pages (default: _build/html)")
+    options = parser.parse_args(argv)
+    try:
+        index = build(**vars(options))
+    except (BookError, ValueError) as error:
+        print(f"the book was not built: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the notebooks that finished are kept, and the next build goes on from there", file=sys.stderr)
+        return 130
+    print(f"the book is built: {os.path.relpath(index)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""The training loop that density and classifiers share: batches, checkpoints, a log, progress.
+
+Everything random in step t follows from (seed, t) alone: the order of the examples, and, through a reseeded and then
+restored global generator, dropout and augmentation. So a checkpoint needs no random state, and a run that was stopped,
+or killed, goes on exactly as if it had not been.
+"""
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+CHECKPOINT = "checkpoint.pt"
+KEPT_CHECKPOINT = "kept.pt"  # a copy of the checkpoint at Plan.keep_step
+LOG = "log.jsonl"
+
+
+class Job(Protocol):
+    """What is being trained. `settings` must not change when a run is resumed."""
+
+    settings: dict
+
+    def step(self, index: Tensor, step: int) -> dict[str, float]:
+        """Update once on the examples ``index`` (int64, (B,)); return numbers to log, averaged over the batch."""
+
+    def state_dict(self) -> dict: ...
+
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to train, on how many examples, and how often to keep what there is."""
+
+    examples: int
+    batch_size: int
+    steps: int
+    seed: int = 0
+    save_every_seconds: float = 300.0
+    log_every: int = 50  # steps
+    keep_step: int | None = None  # keep a copy of the checkpoint made at this step, to branch off from later
+
+    def __post_init__(self):
+        if not 1 <= self.batch_size <= self.examples:
+            raise ValueError(f"batch_size must lie in 1..{self.examples} (the number of examples), not {self.batch_size}")
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, not {self.steps}")
+
+
+def batch_indices(plan: Plan, step: int) -> Tensor:
+    """The examples of one step: a fresh permutation every epoch, its incomplete last batch dropped."""
+    epoch, position = divmod(step, plan.examples // plan.batch_size)
+    generator = torch.Generator().manual_seed(_mix(plan.seed, epoch))
+    order = torch.randperm(plan.examples, generator=generator)
+    return order[position * plan.batch_size : (position + 1) * plan.batch_size]
+
+
+@contextmanager
+def seeded(seed: int, step: int) -> Iterator[None]:
+    """Run a block with torch's global generators seeded from (seed, step), and put them back afterwards."""
+    with torch.random.fork_rng():
+        torch.manual_seed(_mix(seed, step))
+        yield
+
+
+def _mix(seed: int, number: int) -> int:
+    return (seed * 1_000_003 + number) % 2**63
+
+
+def save_atomically(state: dict, path: Path) -> None:
+    """Write ``state`` so that ``path`` is, at every moment, either the old file or the whole new one."""
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    os.replace(partial, path)
+
+
+def load_checkpoint(path: Path) -> dict:
+    """Read a checkpoint; only tensors and plain values are accepted, no code is run."""
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def run(job: Job, plan: Plan, folder: Path, *, progress: bool = True) -> int:
+    """Train until ``plan.steps``, from the checkpoint in ``folder`` if there is one; return the steps done.
+
+    SIGTERM and Ctrl-C end the run after the current step, with a checkpoint. ``folder`` then holds ``checkpoint.pt``
+    and ``log.jsonl``, one line every ``log_every`` steps with the mean of the job's numbers since the line before.
+
+    Raises:
+        ValueError: the checkpoint was made with other settings, seed or batch size.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    done, seconds, sums = _resume(job, plan, folder)
+    stop = _StopRequest()
+    started = saved = time.monotonic()
+    bar = tqdm(total=plan.steps, initial=done, unit="step", disable=None if progress else True)
+    with stop, bar, open(folder / LOG, "a") as log:
+        while done < plan.steps and not stop.requested:
+            with seeded(plan.seed, done):
+                numbers = job.step(batch_indices(plan, done), done)
+            done += 1
+            for name, value in numbers.items():
+                sums[name] = sums.get(name, 0.0) + value
+            bar.update()
+            if done % plan.log_every == 0:
+                means = {name: value / plan.log_every for name, value in sums.items()}
+                sums = {}
+                elapsed = seconds + time.monotonic() - started
+                _write_line(log, {"step": done, "images": done * plan.batch_size, "seconds": round(elapsed, 1), **means})
+                bar.set_postfix({name: f"{value:.4g}" for name, value in means.items()})
+            due = time.monotonic() - saved > plan.save_every_seconds
+            if due or done in (plan.steps, plan.keep_step) or stop.requested:
+                state = {"settings": _settings(job, plan), "step": done, "sums": sums}
+                state |= {"seconds": seconds + time.monotonic() - started, "job": job.state_dict()}
+                save_atomically(state, folder / CHECKPOINT)
+                saved = time.monotonic()
+            if done == plan.keep_step:
+                shutil.copyfile(folder / CHECKPOINT, folder / KEPT_CHECKPOINT)
+    return done
+
+
+def _resume(job: Job, plan: Plan, folder: Path) -> tuple[int, float, dict[str, float]]:
+    path = folder / CHECKPOINT
+    if not path.exists():
+        (folder / LOG).write_text("")
+        return 0, 0.0, {}
+    state = load_checkpoint(path)
+    now = _settings(job, plan)
+    if state["settings"] != now:
+        changed = sorted(k for k in now.keys() | state["settings"].keys() if now.get(k) != state["settings"].get(k))
+        raise ValueError(f"{path} was made with other settings ({', '.join(changed)}); use another folder or these settings")
+    job.load_state_dict(state["job"])
+    _drop_lines_after(folder / LOG, state["step"])
+    return state["step"], state["seconds"], state["sums"]
+
+
+def _settings(job: Job, plan: Plan) -> dict:
+    return {**job.settings, "batch_size": plan.batch_size, "seed": plan.seed, "examples": plan.examples}
+
+
+def _write_line(log, entry: dict) -> None:
+    log.write(json.dumps(entry) + "\n")
+    log.flush()
+
+
+def _drop_lines_after(path: Path, step: int) -> None:
+    """A killed run may have logged steps after its last checkpoint; they will be run, and logged, again."""
+    kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]
+    path.write_text("".join(line + "\n" for line in kept))
+
+
+class _StopRequest:
+    """Turns SIGTERM and SIGINT into a flag while it is entered; does nothing outside the main thread."""
+
+    requested = False
+
+    def _handle(self, signum, frame) -> None:
+        self.requested = True
+
+    def __enter__(self):
+        try:
+            self._previous = {s: signal.signal(s, self._handle) for s in (signal.SIGTERM, signal.SIGINT)}
+        except ValueError:  # not the main thread
+            self._previous = {}
+        return self
+
+    def __exit__(self, *exc) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)

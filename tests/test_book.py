@@ -1,0 +1,213 @@
+"""The notebooks' sources, the way the book is built from them, and the check of the built pages."""
+
+import importlib.util
+import json
+
+import jupytext
+import pytest
+import yaml
+
+from pixeldefend import book, pages
+from pixeldefend.paths import ROOT
+
+SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
+
+GOOD = """\
+# %% [markdown]
+# # A chapter
+
+# %% tags=["parameters"]
+profile = "laptop"
+
+# %%
+import os
+
+with open("seen.txt", "a") as file:
+    file.write(f"{profile} {os.environ.get('PIXELDEFEND_RECOMPUTE')}\\n")
+profile
+"""
+BAD = GOOD + """
+# %%
+# the comment is not the line to show
+raise ValueError("no such luck")
+"""
+LOUD = GOOD + """
+# %%
+import sys
+
+print("careful", file=sys.stderr)
+"""
+
+
+# -- the sources ------------------------------------------------------------------------------------------------------
+
+
+def tagged(notebook, tag):
+    return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_source_has_one_parameters_cell_with_a_profile(source):
+    (cell,) = tagged(jupytext.read(source), "parameters")
+    assert cell.cell_type == "code"
+    assert 'profile = "laptop"' in cell.source
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_source_round_trip_keeps_the_cells(source):
+    notebook = jupytext.read(source)
+    again = jupytext.reads(jupytext.writes(notebook, fmt="py:percent"), fmt="py:percent")
+    assert [(c.cell_type, c.source, c.metadata) for c in again.cells] == [
+        (c.cell_type, c.source, c.metadata) for c in notebook.cells
+    ]
+
+
+def test_sources_and_table_of_contents_name_the_same_notebooks():
+    toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
+    files = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    assert sorted(f for f in files if f.startswith("notebooks/")) == [f"notebooks/{path.stem}" for path in SOURCES]
+
+
+def test_every_source_of_the_params_file_exists():
+    profiles = yaml.safe_load((ROOT / "notebooks" / "params.yml").read_text(encoding="utf-8"))
+    assert set(profiles) == {"smoke", "laptop", "paper"}
+    for profile, parameters in profiles.items():
+        assert parameters["common"]["profile"] == profile
+        assert set(parameters) <= {"common", *(path.stem for path in SOURCES)}
+
+
+# -- building ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A checkout with one notebook and two profiles, whose HTML stage is not run."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "book").mkdir()
+    (tmp_path / "notebooks" / "01_a.py").write_text(GOOD)
+    (tmp_path / "notebooks" / "params.yml").write_text("smoke:\n  common: {profile: smoke}\nlaptop: {}\n")
+    return book.Project(tmp_path)
+
+
+@pytest.fixture
+def published(monkeypatch):
+    """The folders that would have been published."""
+    calls = []
+    monkeypatch.setattr(book, "publish", lambda root, destination: calls.append(destination) or destination)
+    return calls
+
+
+def set_params(project, text):
+    (project.sources / "params.yml").write_text(text)
+
+
+def test_unknown_names_are_refused_before_anything_runs(project, published):
+    with pytest.raises(ValueError, match="unknown profile 'huge'; choose one of: smoke, laptop"):
+        book.build("huge", root=project.root)
+    with pytest.raises(ValueError, match="no such notebook: 02_b; there are: 01_a"):
+        book.build("smoke", notebooks=["02_b"], root=project.root)
+    set_params(project, "smoke:\n  common: {profile: smoke}\n  01_a: {epsilon: 8}\n")
+    with pytest.raises(ValueError, match="01_a.py has no parameter epsilon; it has: profile"):
+        book.build("smoke", root=project.root)
+    set_params(project, "smoke:\n  09_z: {profile: smoke}\n")
+    with pytest.raises(ValueError, match="no such notebook: 09_z"):
+        book.build("smoke", root=project.root)
+    assert not published and not project.executed.exists()
+
+
+def test_build_runs_publishes_and_skips_what_did_not_change(project, published):
+    book.build("smoke", root=project.root)
+    executed = project.executed / "01_a.ipynb"
+    first = executed.read_bytes()
+    assert (project.root / "seen.txt").read_text() == "smoke None\n"
+    assert published == [project.root / "_build" / "html"]
+
+    book.build("smoke", root=project.root)
+    assert executed.read_bytes() == first, "an unchanged notebook was run again"
+
+    notebook = json.loads(first)
+    assert str(project.root) not in first.decode(), "a path of this machine is left in the notebook"
+    assert [cell["id"] for cell in notebook["cells"]] == [f"cell-{i:03d}" for i in range(len(notebook["cells"]))]
+    (injected,) = [c for c in notebook["cells"] if "injected-parameters" in c["metadata"].get("tags", [])]
+    assert "hide-input" in injected["metadata"]["tags"]
+    record = (project.root / "book" / "execution.md").read_text()
+    assert "| {doc}`notebooks/01_a` | smoke |" in record and str(project.root) not in record
+
+    book.build("smoke", root=project.root, recompute=True)
+    assert (project.root / "seen.txt").read_text() == "smoke None\nsmoke 1\n"
+
+
+@pytest.mark.parametrize(
+    "path, text",
+    [
+        ("notebooks/01_a.py", GOOD + "# more\n"),
+        ("pixeldefend/new.py", "x = 1\n"),
+        ("data/records/cell.json", "{}"),
+        ("data/weights/net/config.json", "{}"),
+    ],
+)
+def test_what_a_notebook_depends_on_changes_its_digest(project, path, text):
+    def digest(parameters):
+        return book._digest_inputs(project, book._digest(project, "01_a", parameters))
+
+    before = digest({"profile": "smoke"})
+    assert digest({"profile": "smoke"}) == before != digest({"profile": "paper"})
+    (project.root / path).parent.mkdir(parents=True, exist_ok=True)
+    (project.root / path).write_text(text)
+    assert digest({"profile": "smoke"}) != before
+
+
+@pytest.mark.parametrize(
+    "source, message",
+    [(BAD, r'01_a.py: cell 5 stopped with ValueError: no such luck\n.*raise ValueError\("no such luck"\)'),
+     (LOUD, r"01_a.py: cell 5 wrote to stderr: careful\n.*import sys")],
+    ids=["error", "stderr"],
+)  # fmt: skip
+def test_failing_cell_stops_the_build_and_keeps_the_last_good_copy(project, published, capsys, source, message):
+    project.executed.mkdir(parents=True)
+    (project.executed / "01_a.ipynb").write_text("the last good copy")
+    (project.sources / "01_a.py").write_text(source)
+    with pytest.raises(book.BookError, match=message):
+        book.build("smoke", root=project.root)
+    assert (project.executed / "01_a.ipynb").read_text() == "the last good copy"
+    assert not published
+
+
+def test_command_line_reports_in_one_message(monkeypatch, capsys):
+    def fail(**options):
+        assert options == {"profile": "smoke", "notebooks": None, "recompute": True, "destination": None}
+        raise book.BookError("notebooks/01_a.py: cell 5 stopped")
+
+    monkeypatch.setattr(book, "build", fail)
+    assert book.main(["--profile", "smoke", "--recompute"]) == 1
+    assert capsys.readouterr().err == "the book was not built: notebooks/01_a.py: cell 5 stopped\n"
+
+
+def test_environment_of_the_kernels_is_put_back(monkeypatch):
+    monkeypatch.delenv("PIXELDEFEND_RECOMPUTE", raising=False)
+    before = dict(book.os.environ)
+    with pytest.raises(KeyError), book._environment(True):
+        assert book.os.environ["PIXELDEFEND_RECOMPUTE"] == "1"
+        raise KeyError
+    assert dict(book.os.environ) == before
+
+
+def test_notebook_that_was_never_run_cannot_be_left_out(tmp_path):
+    with pytest.raises(book.BookError, match="02_b.py has not been executed yet"):
+        pages.write_execution_record(tmp_path / "execution.md", {"02_b": {}})
+
+
+# -- the theme's buttons ----------------------------------------------------------------------------------------------
+
+
+def test_buttons_lead_to_files_that_git_holds():
+    spec = importlib.util.spec_from_file_location("local_book", ROOT / "book" / "_ext" / "local_book.py")
+    local_book = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(local_book)
+    launch = {"type": "group", "buttons": [{"url": "https://hub/lab/tree/book/notebooks/01_a.ipynb"}]}
+    assert local_book.retarget([launch, {"onclick": "x"}], "notebooks/01_a") == [
+        {"type": "group", "buttons": [{"url": "https://hub/lab/tree/notebooks/01_a.py"}]}, {"onclick": "x"},
+    ]  # fmt: skip
+    edit, issue = {"url": "https://host/edit/main/book/execution.md"}, {"url": "https://host/issues/new"}
+    assert local_book.retarget([{"buttons": [edit, issue]}, {"buttons": [edit]}], "execution") == [{"buttons": [issue]}]
+    assert local_book.retarget([edit], "intro") == [edit]

@@ -1,0 +1,73 @@
+"""pyproject.toml, requirements.lock.txt, environment.yml and the CI agree on what is installed."""
+
+import re
+import tomllib
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from pixeldefend.paths import ROOT
+
+LOCK = "requirements.lock.txt"
+IN_LOCK = ("book", "data", "stats", "test")
+
+project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+lock_lines = [line for line in (ROOT / LOCK).read_text(encoding="utf-8").splitlines() if line and line[0] != "#"]
+pins = {canonicalize_name(pin.name): pin for pin in map(Requirement, lock_lines)}
+wanted = project["dependencies"] + [line for extra in IN_LOCK for line in project["optional-dependencies"][extra]]
+
+
+def locked_version(requirement: Requirement) -> Version:
+    (only,) = requirement.specifier
+    assert only.operator == "==", f"{requirement} is not pinned"
+    return Version(only.version)
+
+
+def test_every_line_of_the_lock_is_one_plain_pin():
+    assert len(pins) == len(lock_lines), "a package is named twice"
+    for pin in pins.values():
+        assert pin.url is None and not pin.extras
+        assert locked_version(pin).local is None, f"{pin}: a local version installs on one machine only"
+
+
+@pytest.mark.parametrize("line", wanted)
+def test_dependency_is_pinned_within_its_bounds(line):
+    requirement = Requirement(line)
+    pin = pins.get(canonicalize_name(requirement.name))
+    assert pin is not None, f"{requirement.name} is not in {LOCK}"
+    assert locked_version(pin) in requirement.specifier
+
+
+def test_lock_names_neither_the_project_nor_what_one_platform_brings():
+    assert "pixeldefend" not in pins
+    assert not [name for name in pins if name.startswith(("nvidia", "cuda", "triton"))]
+
+
+def test_crosscheck_stays_out_of_the_lock():
+    names = {canonicalize_name(Requirement(line).name) for line in project["optional-dependencies"]["crosscheck"]}
+    assert not names & set(pins)
+
+
+def test_conda_environment_installs_the_lock_and_an_allowed_python():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    assert pip == [f"-r {LOCK}", "--no-deps -e ."]
+    (python,) = [entry for entry in environment["dependencies"] if str(entry).startswith("python=")]
+    assert Version(python.removeprefix("python=")) in SpecifierSet(project["requires-python"])
+
+
+def test_the_tools_name_the_same_python_as_the_project():
+    """The oldest Python allowed is the one conda, ruff and the published book use, so it is the one that is tried."""
+    oldest = project["requires-python"].removeprefix(">=")
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    assert f"python={oldest}" in environment["dependencies"]
+    ruff = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["ruff"]
+    assert ruff["target-version"] == f"py{oldest.replace('.', '')}"
+    workflow = (ROOT / ".github" / "workflows" / "book.yml").read_text(encoding="utf-8")
+    assert re.findall(r'python-version: "([\d.]+)"', workflow) == [oldest]
+    major, minor = oldest.split(".")
+    assert f"sys.version_info < ({major}, {minor})" in (ROOT / "Makefile").read_text(encoding="utf-8")
