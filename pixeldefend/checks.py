@@ -67,3 +67,11 @@ def check_choice(value: str, allowed, *, name: str) -> None:
     """Refuse a name that is not among ``allowed``."""
     if value not in allowed:
         raise ValueError(f"unknown {name} {value!r}; choose one of: {', '.join(sorted(allowed))}")
+
+
+def check_count(value: int, *, name: str) -> None:
+    """Refuse anything but a positive integer."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, not {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, not {value}")

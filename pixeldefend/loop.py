@@ -52,7 +52,8 @@ class Plan:
 
     def __post_init__(self):
         if not 1 <= self.batch_size <= self.examples:
-            raise ValueError(f"batch_size must lie in 1..{self.examples} (the number of examples), not {self.batch_size}")
+            allowed = f"1..{self.examples} (the number of examples)"
+            raise ValueError(f"batch_size must lie in {allowed}, not {self.batch_size}")
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, not {self.steps}")
 
@@ -115,7 +116,8 @@ def run(job: Job, plan: Plan, folder: Path, *, progress: bool = True) -> int:
                 means = {name: value / plan.log_every for name, value in sums.items()}
                 sums = {}
                 elapsed = seconds + time.monotonic() - started
-                _write_line(log, {"step": done, "images": done * plan.batch_size, "seconds": round(elapsed, 1), **means})
+                entry = {"step": done, "images": done * plan.batch_size, "seconds": round(elapsed, 1)}
+                _write_line(log, entry | means)
                 bar.set_postfix({name: f"{value:.4g}" for name, value in means.items()})
             due = time.monotonic() - saved > plan.save_every_seconds
             if due or done in (plan.steps, plan.keep_step) or stop.requested:
@@ -137,7 +139,7 @@ def _resume(job: Job, plan: Plan, folder: Path) -> tuple[int, float, dict[str, f
     now = _settings(job, plan)
     if state["settings"] != now:
         changed = sorted(k for k in now.keys() | state["settings"].keys() if now.get(k) != state["settings"].get(k))
-        raise ValueError(f"{path} was made with other settings ({', '.join(changed)}); use another folder or these settings")
+        raise ValueError(f"{path} was made with other settings ({', '.join(changed)}); use those, or another folder")
     job.load_state_dict(state["job"])
     _drop_lines_after(folder / LOG, state["step"])
     return state["step"], state["seconds"], state["sums"]
@@ -154,7 +156,8 @@ def _write_line(log, entry: dict) -> None:
 
 def _drop_lines_after(path: Path, step: int) -> None:
     """A killed run may have logged steps after its last checkpoint; they will be run, and logged, again."""
-    kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]
+    whole = [line for line in path.read_text().splitlines() if line.endswith("}")]  # it may have cut off the last line
+    kept = [line for line in whole if json.loads(line)["step"] <= step]
     path.write_text("".join(line + "\n" for line in kept))
 
 

@@ -1,4 +1,4 @@
-"""Between colour levels (uint8, 0..255) and the unit interval (float32): the one place where images are divided by 255."""
+"""Between colour levels (uint8, 0..255) and the unit interval (float32): the one place that divides images by 255."""
 
 import torch
 from torch import Tensor

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ..checks import CLASSES, check_eval_mode, check_images, check_labels
+from ..checks import CLASSES, check_count, check_eval_mode, check_images, check_labels
 from ..scaling import to_unit
 
 
@@ -17,7 +17,7 @@ def predict(model: nn.Module, images: Tensor, *, batch_size: int = 500) -> Tenso
     """
     check_eval_mode(model)
     check_images(images)
-    check_batch_size(batch_size)
+    check_count(batch_size, name="batch_size")
     device = device_of(model, images)
     labels = torch.empty(len(images), dtype=torch.int64, device=images.device)
     with torch.no_grad():
@@ -30,8 +30,8 @@ def predict(model: nn.Module, images: Tensor, *, batch_size: int = 500) -> Tenso
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 500) -> float:
     """The fraction, 0..1, of the images (uint8, (N, C, H, W)) whose predicted class is their label (int64, (N,)).
 
-    Raises what `predict` raises, the same for labels that are not one class in 0..9 per image, and ``ValueError`` for no
-    images at all.
+    Raises what `predict` raises, the same for labels that are not one class in 0..9 per image, and ``ValueError`` for
+    no images at all.
     """
     check_images(images)
     check_labels(labels, images)
@@ -58,11 +58,3 @@ def device_of(model: nn.Module, images: Tensor) -> torch.device:
     for tensor in (*model.parameters(), *model.buffers()):
         return tensor.device
     return images.device
-
-
-def check_batch_size(batch_size: int) -> None:
-    """Refuse anything but a positive integer."""
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int):
-        raise TypeError(f"batch_size must be an integer, not {batch_size!r}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")

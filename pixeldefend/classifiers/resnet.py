@@ -1,10 +1,10 @@
 """The residual network of appendix C.1: pre-activation units (He et al. 2016), three stages of ten.
 
-The paper's table has 10 units per stage (62 layers); the authors' code builds 5 (32 layers). The paper is followed. What
-the table leaves open is taken from the code: leaky ReLU of slope 0.1, batch normalisation with epsilon 1e-3 and a moving
-average of 0.99, convolutions without bias, and the first unit's activation shared with its shortcut. Two things are our
-own: strided convolutions pad one pixel on every side (TensorFlow's pad right and bottom only), and the initial weights of
-the last layer.
+The paper's table has 10 units per stage (62 layers); the authors' code builds 5 (32 layers). The paper is followed.
+What the table leaves open is taken from the code: leaky ReLU of slope 0.1, batch normalisation with epsilon 1e-3 and a
+moving average of 0.99, convolutions without bias, and the first unit's activation shared with its shortcut. Two things
+are our own: strided convolutions pad one pixel on every side (TensorFlow's pad right and bottom only), and the initial
+weights of the last layer.
 """
 
 import math
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import CLASSES
+from ..checks import CLASSES, check_count
 from .standardise import standardise
 
 SLOPE = 0.1  # of the leaky ReLU below zero
@@ -74,8 +74,7 @@ class ResNet(nn.Module):
     def __init__(self, *, channels: int, width: int, units: int = 10):
         super().__init__()
         for name, value in (("channels", channels), ("width", width), ("units", units)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, not {value!r}")
+            check_count(value, name=name)
         self.size = {"channels": channels, "width": width, "units": units}
         self.first = convolution(channels, width)
         self.units = nn.Sequential()

@@ -39,14 +39,14 @@ def load_classifier(
     root: Path | None = None,
     device: torch.device | str = "cpu",
 ) -> nn.Module:
-    """A trained classifier in eval mode, from float32 (N, C, H, W) in [0, 1] to logits (N, 10).
+    """A trained classifier in eval mode, its parameters frozen: float32 (N, C, H, W) in [0, 1] to logits (N, 10).
 
     Args:
         data_set: "fashion-mnist" or "cifar10".
         network: "resnet" (appendix C.1).
         training: how it was trained (section 2.2, appendix B); "normal" is plain cross-entropy.
-        root: a folder of classifiers, each in a folder named ``<data set>-<network>-<training>``; ``None`` for those that
-            come with the package.
+        root: a folder of classifiers, each in a folder named ``<data set>-<network>-<training>``; ``None`` for those
+            that come with the package.
 
     Raises ``ValueError`` for a classifier that does not exist (the message lists those that do) and for a damaged file;
     ``FileNotFoundError`` for a file that is missing. Messages name the file.
@@ -104,7 +104,7 @@ def build_classifier(network: str, size: dict) -> nn.Module:
 
 @torch.no_grad()
 def rounded(model: nn.Module, dtype: torch.dtype = torch.float16) -> nn.Module:
-    """A copy of ``model``, in eval mode, with the weights that come back from a file with parameters of type ``dtype``."""
+    """A copy of ``model``, in eval mode, with the weights that a file with parameters of type ``dtype`` gives back."""
     copy = build_classifier(next(name for name, kind in NETWORKS.items() if isinstance(model, kind)), model.size)
     copy.load_state_dict(_stored(model, dtype))
     return copy.to(memory_format=torch.channels_last).requires_grad_(False).eval()

@@ -1,9 +1,9 @@
 """Training the classifiers, with the recipe of the authors' code: the paper gives none for the classifiers.
 
-Momentum SGD (0.9), batches of 128, a learning rate of 0.1 that falls to a tenth at 1/2 and again at 3/4 of the run, an L2
-penalty of 5e-4 sum(w^2) / 2 over all trainable variables, normalisation and biases included, and random horizontal flips.
-The authors run 80,000 steps (186 epochs of Fashion-MNIST, 205 of CIFAR-10) and keep the last iterate; the milestones scale
-with the length chosen here, and the last iterate is kept here too.
+Momentum SGD (0.9), batches of 128, a learning rate of 0.1 that falls to a tenth at 1/2 and again at 3/4 of the run, an
+L2 penalty of 5e-4 sum(w^2) / 2 over all trainable variables, normalisation and biases included, and random horizontal
+flips. The authors run 80,000 steps (186 epochs of Fashion-MNIST, 205 of CIFAR-10) and keep the last iterate; the
+milestones scale with the length chosen here, and the last iterate is kept here too.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import loop, paths
-from ..checks import check_choice, check_images, check_labels
+from ..checks import check_choice, check_count, check_images, check_labels
 from ..images import DATA_SETS, load_images
 from ..scaling import to_unit
 from .inference import accuracy
@@ -125,8 +125,9 @@ def train_classifier(
 ) -> nn.Module:
     """Train the paper's classifier (appendix C) on the "train" split, score it on all test images, save it, return it.
 
-    Fashion-MNIST's split has 55,000 images, which is what the authors' code trains on (the paper says 60,000); CIFAR-10's
-    45,000. A run that was stopped goes on from the checkpoint in ``folder``. The returned model is `load_classifier`'s.
+    Fashion-MNIST's split has 55,000 images, which is what the authors' code trains on (the paper says 60,000);
+    CIFAR-10's has 45,000. A run that was stopped goes on from the checkpoint in ``folder``. The returned model is
+    `load_classifier`'s, in eval mode.
 
     Args:
         epochs: passes over the training images; the authors' 80,000 steps are 186 (Fashion-MNIST) and 205 (CIFAR-10).
@@ -140,8 +141,7 @@ def train_classifier(
     check_choice(data_set, DATA_SETS, name="data set")
     check_choice(network, NETWORKS, name="network")
     check_choice(training, LOSSES, name="training")
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"epochs must be an integer of at least 1, not {epochs!r}")
+    check_count(epochs, name="epochs")
     name = classifier_name(data_set, network, training)
     folder = paths.RUNS / "classifiers" / name if folder is None else Path(folder)
     train, test = load_images(data_set, "train"), load_images(data_set, "test")

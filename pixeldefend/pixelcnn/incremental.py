@@ -20,9 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .layers import GatedBlock, ShiftedConv, ShiftedTransposedConv
+from .layers import GatedBlock, ShiftedConv
 from .logistic import scale_levels
 from .network import LEVELS_OF_RESOLUTION, Network
+from .rows import VerticalStream, activate, active_levels, add_product, kernel_matrices
 
 # choose(parameters, row, column) -> levels: from the network's numbers for one pixel, (B, outputs), in float32, to the
 # levels of its channels, uint8 (B, C)
@@ -57,148 +58,11 @@ def _with_ones(x: Tensor) -> Tensor:
     return torch.cat([x, torch.ones_like(x[..., :1])], dim=-1)
 
 
-def _activate(x: Tensor) -> Tensor:
-    return F.elu_(torch.cat([x, -x], dim=-1))
-
-
-def _product(x: Tensor, weight: Tensor, out: Tensor) -> None:
-    """out += x @ weight over the last dimension; ``out`` is contiguous."""
-    out.view(-1, out.shape[-1]).addmm_(x.reshape(-1, x.shape[-1]), weight)
-
-
-def _taps(layer: ShiftedConv, dtype: torch.dtype) -> list[list[Tensor]]:
-    """One (inputs, outputs) matrix for each row and column of the layer's kernel."""
-    weight = layer.weight().detach().to(dtype)
-    rows, columns = weight.shape[2:]
-    return [[weight[:, :, r, c].t().contiguous() for c in range(columns)] for r in range(rows)]
-
-
-def _active(position: int) -> list[int]:
-    """The levels of resolution that have an element at this row or column: all of 0, 1, 2 on every fourth."""
-    return [k for k in range(LEVELS_OF_RESOLUTION) if position % 2**k == 0]
-
-
-class RowConv:
-    """A down layer (2 x 3, stride 1 or 2), one row at a time; it remembers the row before."""
-
-    def __init__(self, layer: ShiftedConv, dtype: torch.dtype):
-        self.above_taps, self.own_taps = _taps(layer, dtype)
-        self.bias = layer.b.detach().to(dtype)
-        self.stride = layer.stride
-        self.above: Tensor | None = None
-
-    def remember(self, x: Tensor) -> Tensor:
-        """Keep ``x`` (W, B, I) as the row above the next one; return it with its border of zeros."""
-        self.above = F.pad(x, (0, 0, 0, 0, 1, 1))
-        return self.above
-
-    def row(self, x: Tensor) -> Tensor:
-        above = self.above
-        own = self.remember(x)
-        width = x.shape[0]
-        y = self.bias.expand(width // self.stride, x.shape[1], -1).contiguous()
-        for padded, taps in ((above, self.above_taps), (own, self.own_taps)):
-            if padded is not None:
-                for c, tap in enumerate(taps):
-                    _product(padded[c : c + width : self.stride], tap, y)
-        return y
-
-
-class RowBlock:
-    """A gated block of the vertical stream, one row at a time."""
-
-    def __init__(self, block: GatedBlock, dtype: torch.dtype):
-        self.conv_in, self.conv_out = RowConv(block.conv_in, dtype), RowConv(block.conv_out, dtype)
-        self.skip = None
-        if block.skip is not None:
-            self.skip = _taps(block.skip, dtype)[0][0]
-            self.conv_in.bias = self.conv_in.bias + block.skip.b.detach().to(dtype)
-
-    def row(self, node: tuple[Tensor, Tensor], skip: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        x, activated = node
-        h = self.conv_in.row(activated)
-        if skip is not None:
-            _product(skip, self.skip, h)
-        value, gate = self.conv_out.row(_activate(h)).chunk(2, dim=-1)
-        x = torch.addcmul(x, value, torch.sigmoid(gate))
-        return x, _activate(x)
-
-
-class RowGrow:
-    """The vertical stream's transposed convolution (2 x 3, stride 2): one coarse row gives two fine ones."""
-
-    def __init__(self, layer: ShiftedTransposedConv, dtype: torch.dtype):
-        self.weight = layer.weight().detach().to(dtype)  # (I, O, 2, 3)
-        self.bias = layer.b.detach().to(dtype)
-
-    def row(self, x: Tensor, parity: int) -> Tensor:
-        before, own, after = (self.weight[:, :, parity, c] for c in (2, 1, 0))
-        y = self.bias.expand(2 * x.shape[0], x.shape[1], -1).contiguous()
-        y[0::2] += x @ own
-        y[1::2] += x @ before
-        y[1:-1:2] += x[1:] @ after
-        return y
-
-
-class VerticalStream:
-    """All of the vertical stream; `row` gives its nodes, as activations, to the horizontal stream."""
-
-    def __init__(self, network: Network, dtype: torch.dtype):
-        self.dtype, self.filters = dtype, network.config.filters
-        self.device = network.head.b.device
-        self.input = RowConv(network.vertical_input, dtype)
-        self.up = [[RowBlock(b, dtype) for b in level] for level in network.vertical_up]
-        self.down = [[RowBlock(b, dtype) for b in level] for level in reversed(network.vertical_down)]
-        self.shrink = [RowConv(layer, dtype) for layer in network.vertical_shrink]
-        self.grow = [RowGrow(layer, dtype) for layer in reversed(network.vertical_grow)]
-        self.coarse: list[Tensor | None] = [None] * LEVELS_OF_RESOLUTION  # last output of each level's down pass
-
-    def row(self, i: int, above: Tensor | None, batch: int, width: int) -> tuple[list, list]:
-        """The activations that the horizontal blocks of row ``i`` take in: per level, for the up and the down pass.
-
-        ``above`` is row i - 1 of the input with its ones, (W, B, C + 1); None for the first row, whose input layer
-        contributes zero, not its bias.
-        """
-        if above is None:
-            x = torch.zeros(width, batch, self.filters, dtype=self.dtype, device=self.device)
-        else:
-            x = self.input.row(above)
-        nodes: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.up]
-        for k in _active(i):
-            if k > 0:
-                x = self.shrink[k - 1].row(x)
-            node = (x, _activate(x))
-            nodes[k].append(node)
-            for block in self.up[k]:
-                node = block.row(node)
-                nodes[k].append(node)
-            x = node[0]
-            if k < LEVELS_OF_RESOLUTION - 1 and i % 2 ** (k + 1):
-                self.shrink[k].remember(x)  # an odd row of this level: the row above for the coarser level's next
-        up = [[activated for _, activated in level[1:]] for level in nodes]
-        return up, self._down_pass(i, nodes)
-
-    def _down_pass(self, i: int, nodes: list) -> list[list[Tensor]]:
-        given: list[list[Tensor]] = [[] for _ in self.up]
-        for k in reversed(_active(i)):
-            twins = nodes[k]
-            if k == LEVELS_OF_RESOLUTION - 1:
-                node = twins.pop()
-            else:
-                x = self.grow[k].row(self.coarse[k + 1], (i >> k) & 1)
-                node = (x, _activate(x))
-            for block in self.down[k]:
-                node = block.row(node, twins.pop()[1])
-                given[k].append(node[1])
-            self.coarse[k] = node[0]
-        return given
-
-
 class PixelConv:
     """A down-right layer (2 x 2): what comes from above for a whole row, then the left and the own tap per pixel."""
 
     def __init__(self, layer: ShiftedConv, dtype: torch.dtype):
-        (self.above_left, self.above), (self.left, self.own) = _taps(layer, dtype)
+        (self.above_left, self.above), (self.left, self.own) = kernel_matrices(layer, dtype)
         self.bias = layer.b.detach().to(dtype)
         self.stride = layer.stride
         self.current: Tensor | None = None  # this row's input, (1 + W, B, I), its first column zero
@@ -206,10 +70,10 @@ class PixelConv:
 
     def start_row(self, width: int, batch: int) -> Tensor:
         """Contributions of the row above, (W / stride, B, O); ``width`` counts the input's columns."""
-        base = self.bias.expand(width // self.stride, batch, -1).contiguous()
+        base = self.bias.repeat(width // self.stride, batch, 1)
         if self.previous is not None:
-            _product(self.previous[:width : self.stride], self.above_left, base)
-            _product(self.previous[1 :: self.stride], self.above, base)
+            add_product(self.previous[:width : self.stride], self.above_left, base)
+            add_product(self.previous[1 :: self.stride], self.above, base)
         self.current = self.bias.new_zeros(1 + width, batch, len(self.own))
         return base
 
@@ -226,7 +90,7 @@ class PixelBlock:
 
     def __init__(self, block: GatedBlock, dtype: torch.dtype):
         self.conv_in, self.conv_out = PixelConv(block.conv_in, dtype), PixelConv(block.conv_out, dtype)
-        skip = _taps(block.skip, dtype)[0][0]
+        skip = kernel_matrices(block.skip, dtype)[0][0]
         inputs = 2 * block.conv_in.v.shape[0]
         self.from_vertical, self.from_twin = skip[:inputs].contiguous(), skip[inputs:].contiguous()
         self.conv_in.bias = self.conv_in.bias + block.skip.b.detach().to(dtype)
@@ -234,7 +98,7 @@ class PixelBlock:
     def start_row(self, vertical: Tensor) -> None:
         width, batch = vertical.shape[:2]
         self.base_in = self.conv_in.start_row(width, batch)
-        _product(vertical, self.from_vertical, self.base_in)
+        add_product(vertical, self.from_vertical, self.base_in)
         self.base_out = self.conv_out.start_row(width, batch)
 
     def pixel(self, x: Tensor, j: int, twin: Tensor | None = None) -> Tensor:
@@ -263,9 +127,9 @@ class HorizontalStream:
 
     def __init__(self, network: Network, dtype: torch.dtype):
         self.dtype, self.filters = dtype, network.config.filters
-        (self.above_taps,) = _taps(network.horizontal_input_above, dtype)
+        (self.above_taps,) = kernel_matrices(network.horizontal_input_above, dtype)
         self.above_bias = network.horizontal_input_above.b.detach().to(dtype)
-        (self.left_above,), (self.left_own,) = _taps(network.horizontal_input_left, dtype)
+        (self.left_above,), (self.left_own,) = kernel_matrices(network.horizontal_input_left, dtype)
         self.left_bias = network.horizontal_input_left.b.detach().to(dtype)
         self.up = [[PixelBlock(b, dtype) for b in level] for level in network.horizontal_up]
         self.down = [[PixelBlock(b, dtype) for b in level] for level in reversed(network.horizontal_down)]
@@ -273,14 +137,14 @@ class HorizontalStream:
         self.grow = [
             (layer.weight().detach().to(dtype), layer.b.detach().to(dtype)) for layer in reversed(network.horizontal_grow)
         ]
-        self.head = _taps(network.head, torch.float32)[0][0]
+        self.head = kernel_matrices(network.head, torch.float32)[0][0]
         self.head_bias = network.head.b.detach().float()
         self.coarse: list[Tensor | None] = [None] * LEVELS_OF_RESOLUTION  # each level's last row of the down pass
         self.shrink_base: list[Tensor | None] = [None] * len(self.shrink)
 
     def start_row(self, i: int, above: Tensor | None, nodes: tuple[list, list]) -> None:
         up, down = nodes
-        self.levels = _active(i)
+        self.levels = active_levels(i)
         width, batch = up[0][0].shape[:2]
         self.base = self._input_row(above, width, batch)
         for k in self.levels:
@@ -297,8 +161,8 @@ class HorizontalStream:
             base += self.above_bias
             padded = F.pad(above, (0, 0, 0, 0, 1, 1))
             for c, tap in enumerate(self.above_taps):
-                _product(padded[c : c + width], tap, base)
-            _product(above[:-1], self.left_above, base[1:])
+                add_product(padded[c : c + width], tap, base)
+            add_product(above[:-1], self.left_above, base[1:])
         base[1:] += self.left_bias
         return base
 
@@ -309,7 +173,7 @@ class HorizontalStream:
 
     def pixel(self, i: int, j: int) -> Tensor:
         """The network's numbers for pixel (i, j), float32 (B, outputs)."""
-        active = [k for k in _active(j) if k in self.levels]
+        active = [k for k in active_levels(j) if k in self.levels]
         nodes: list[list[Tensor]] = [[] for _ in self.up]
         x = self.base[j]
         for k in active:
@@ -330,7 +194,7 @@ class HorizontalStream:
                 weight, bias = self.grow[k]
                 x = torch.addmm(bias, self.coarse[k + 1][column >> 1], weight[:, :, (i >> k) & 1, column & 1])
             for block in self.down[k]:
-                x = block.pixel(x, column, _activate(nodes[k].pop()))
+                x = block.pixel(x, column, activate(nodes[k].pop()))
             self.coarse[k][column] = x
         return torch.addmm(self.head_bias, F.elu(x.float()), self.head)
 

@@ -52,7 +52,7 @@ def split_parameters(parameters: Tensor, channels: int) -> Mixture:
 
 
 def condition_on_channels(mixture: Mixture, x: Tensor) -> Tensor:
-    """The means (..., C, K), shifted by the earlier channels of the same pixel, whose values are ``x`` (..., C) in [-1, 1]."""
+    """The means (..., C, K), shifted by the earlier channels of the same pixel; ``x`` (..., C) is in [-1, 1]."""
     if mixture.coefficients.shape[-2] == 0:
         return mixture.means
     red, green = x[..., 0, None], x[..., 1, None]

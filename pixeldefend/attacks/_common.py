@@ -1,0 +1,93 @@
+"""What every attack does: check its input, work in batches, find the labels to leave and the gradient's sign."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..checks import check_choice, check_count, check_eps, check_eval_mode, check_images, check_labels
+from ..classifiers.inference import checked_logits, device_of
+from ..scaling import to_unit
+
+LABEL_SOURCES = ("true", "predicted")
+BatchAttack = Callable[[Tensor, Tensor], Tensor]
+
+
+def attack_in_batches(
+    net: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    attack: BatchAttack,
+    *,
+    eps: int,
+    label_source: str,
+    batch_size: int,
+    progress: bool,
+    name: str,
+) -> Tensor:
+    """Check the input, then collect ``attack(images, labels)`` batch by batch, on ``net``'s device.
+
+    ``attack`` gets uint8 images and the labels it should lead away from: the true ones or the network's predictions on
+    the clean images, by ``label_source``.
+    """
+    check_eval_mode(net, name="net")
+    check_images(images)
+    check_labels(labels, images)
+    check_eps(eps)
+    check_count(batch_size, name="batch_size")
+    check_choice(label_source, LABEL_SOURCES, name="label_source")
+    if eps == 0:
+        return images.clone()
+    device = device_of(net, images)
+    # gradients are needed, whatever mode the caller is in
+    with torch.inference_mode(False), torch.enable_grad():
+        adversarial = images.clone()
+        for batch in batches(len(images), batch_size, progress=progress, name=name):
+            # a copy of the labels: under inference_mode the caller's cannot be saved for a gradient
+            clean, chosen = images[batch].to(device), labels[batch].to(device, copy=True)
+            if label_source == "predicted":
+                with torch.no_grad():
+                    chosen = checked_logits(net, to_unit(clean)).argmax(dim=1)
+            adversarial[batch] = attack(clean, chosen).to(images.device)
+    return adversarial
+
+
+def batches(count: int, size: int, *, progress: bool, name: str) -> Iterator[slice]:
+    """Slices of at most ``size`` that cover 0..count-1, under a progress bar that counts images."""
+    with tqdm(total=count, unit="image", desc=name, disable=None if progress else True) as bar:
+        for start in range(0, count, size):
+            end = min(start + size, count)
+            yield slice(start, end)
+            bar.update(end - start)
+
+
+def gradient_sign(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Sign (int16: -1, 0 or 1) of the gradient of the cross-entropy with respect to each sub-pixel of uint8 ``images``.
+
+    Scaling levels to [0, 1] does not change the sign. Nothing is left behind in the network: no ``.grad``, no state.
+
+    Raises ``ValueError`` for logits that are not finite, that do not depend differentiably on the images, or whose
+    gradient is NaN.
+    """
+    pixels = to_unit(images).requires_grad_()
+    # the sum, unlike the mean, makes the result independent of the batch
+    loss = F.cross_entropy(checked_logits(net, pixels), labels, reduction="sum")
+    gradient = torch.autograd.grad(loss, pixels, allow_unused=True)[0] if loss.requires_grad else None
+    if gradient is None:
+        raise ValueError("net's logits do not depend differentiably on the images; this attack needs their gradient")
+    if gradient.isnan().any():
+        raise ValueError("the gradient of the cross-entropy with respect to the images is NaN")
+    return gradient.sign().to(torch.int16)
+
+
+def step_within(levels: Tensor, clean: Tensor, step: Tensor, eps: int) -> Tensor:
+    """``levels + step``, projected on the L-infinity ball of radius ``eps`` around ``clean`` and on 0..255; uint8.
+
+    All in int16, where nothing wraps and nothing needs rounding.
+    """
+    centre = clean.to(torch.int16)
+    moved = levels.to(torch.int16) + step.to(torch.int16)
+    moved = torch.minimum(torch.maximum(moved, centre - eps), centre + eps)
+    return moved.clamp(0, 255).to(torch.uint8)

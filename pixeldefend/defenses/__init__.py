@@ -1,0 +1,5 @@
+"""Defences that change the image and leave the classifier as it is."""
+
+from .purification import DefendedClassifier, PixelDefend
+
+__all__ = ["DefendedClassifier", "PixelDefend"]

@@ -1,0 +1,106 @@
+"""Detecting adversarial images: a permutation test on likelihoods (the paper, section 3).
+
+With the log-likelihoods of N reference images, the p-value of an image X' is (T + 1) / (N + 1), where T counts the
+reference images that are no more likely than X'. It is small for unlikely images only: one-sided, though the paper states
+a two-sided alternative.
+
+The test is exact if X' and the reference images are exchangeable under the null hypothesis. The paper takes the density's
+own training images as the reference, whose likelihoods training has raised; images held out from training keep the test
+valid. Both can be given here.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .pixelcnn import PixelCNN
+
+
+def p_values(scores: Tensor, reference: Tensor) -> Tensor:
+    """Permutation-test p-values, float64 (M,) in (0, 1], from scores where larger means more likely.
+
+    Args:
+        scores: (M,) floats, for example log-likelihoods in nats, or negated bits per dimension.
+        reference: (N,) floats of the same kind, N >= 1.
+
+    Raises:
+        TypeError, ValueError: other shapes, no reference scores, or NaN.
+    """
+    for name, values in (("scores", scores), ("reference", reference)):
+        if not isinstance(values, Tensor) or not values.is_floating_point():
+            raise TypeError(f"{name} must be a floating-point tensor")
+        if values.ndim != 1:
+            raise ValueError(f"{name} must have shape (N,), not {tuple(values.shape)}")
+        if values.isnan().any():
+            raise ValueError(f"{name} contain NaN")
+    if not len(reference):
+        raise ValueError("reference must hold at least one score")
+    no_more_likely = torch.searchsorted(reference.double().sort().values, scores.double(), right=True)
+    return (no_more_likely + 1).double() / (len(reference) + 1)
+
+
+@dataclass(frozen=True)
+class ROC:
+    """A receiver operating characteristic: rates, one per threshold, and the area under the curve."""
+
+    false_positive_rate: Tensor
+    true_positive_rate: Tensor
+    auc: float
+
+
+def roc(clean: Tensor, adversarial: Tensor) -> ROC:
+    """How well small p-values (or any score that is smaller for adversarial images) tell the two apart.
+
+    Args:
+        clean: (M,) scores of the negatives; the paper uses training images here (figure 6).
+        adversarial: (K,) scores of the positives.
+
+    Raises:
+        ValueError: an empty or NaN input.
+    """
+    from sklearn.metrics import roc_auc_score, roc_curve
+
+    for name, values in (("clean", clean), ("adversarial", adversarial)):
+        if not len(values) or values.isnan().any():
+            raise ValueError(f"{name} must hold at least one score, and no NaN")
+    truth = torch.cat([torch.zeros(len(clean)), torch.ones(len(adversarial))]).numpy()
+    suspicion = -torch.cat([clean, adversarial]).double().numpy()
+    false_positive, true_positive, _ = roc_curve(truth, suspicion)
+    return ROC(torch.from_numpy(false_positive), torch.from_numpy(true_positive), float(roc_auc_score(truth, suspicion)))
+
+
+class LikelihoodDetector:
+    """p-values of images under a density, against the likelihoods of reference images.
+
+    Make one with `fit` from reference images, or directly from bits per dimension that a record holds.
+
+    Args:
+        density: a `PixelCNN` in eval mode.
+        reference_bits: (N,) floats, bits per dimension of the reference images.
+        precision: of the network's arithmetic when images are scored.
+    """
+
+    def __init__(self, density: PixelCNN, reference_bits: Tensor, *, precision: str = "float32"):
+        if not isinstance(density, PixelCNN):
+            raise TypeError(f"density must be a PixelCNN, not {type(density).__name__}")
+        p_values(-reference_bits[:1], -reference_bits)  # refuses what cannot serve as a reference
+        self.density, self.reference_bits, self.precision = density, reference_bits.cpu(), precision
+
+    @classmethod
+    def fit(cls, density: PixelCNN, reference_images: Tensor, *, precision: str = "float32",
+            progress: bool = False) -> "LikelihoodDetector":
+        """Score ``reference_images`` (uint8, (N, C, H, W)): training images as the paper, or, valid, held-out ones."""
+        if not isinstance(density, PixelCNN):
+            raise TypeError(f"density must be a PixelCNN, not {type(density).__name__}")
+        bits = density.bits_per_dim(reference_images, precision=precision, progress=progress)
+        return cls(density, bits, precision=precision)
+
+    def p_values(self, images: Tensor, *, progress: bool = False) -> Tensor:
+        """p-value of each image, float64 (N,) in (0, 1]; images as `PixelCNN.log_likelihood` takes them."""
+        bits = self.density.bits_per_dim(images, precision=self.precision, progress=progress)
+        return p_values(-bits.cpu(), -self.reference_bits)
+
+    def roc(self, clean: Tensor, adversarial: Tensor) -> ROC:
+        """ROC of the p-value as a detector: ``clean`` (uint8 images) negative, ``adversarial`` positive."""
+        return roc(self.p_values(clean), self.p_values(adversarial))

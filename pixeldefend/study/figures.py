@@ -1,0 +1,123 @@
+"""The figures of the book: matplotlib figures from scores and images, in one colour-blind-safe style.
+
+Colours are those of Okabe and Ito, one per kind of image throughout the book; line styles repeat the distinction for
+readers (and printers) without colour.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import matplotlib.pyplot  # noqa: F401  registers the notebook's formatter for figures
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from .conditions import NAMES
+
+COLOURS = {"clean": "#000000", "rand": "#E69F00", "fgsm": "#0072B2", "bim": "#D55E00", "training": "#009E73"}
+STYLES = {"clean": "-", "rand": ":", "fgsm": "--", "bim": "-.", "training": "-"}
+STYLE = {
+    "figure.facecolor": "white",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "font.size": 10,
+    "legend.frameon": False,
+    "savefig.bbox": "tight",
+    "svg.hashsalt": "pixeldefend",  # ids in SVG files that do not change from run to run
+}
+
+
+def use_style() -> None:
+    """Set the book's style for all figures made afterwards; in a notebook they become SVG, the same at every run."""
+    matplotlib.rcParams.update(STYLE)
+    try:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("svg", metadata={"Date": None})
+    except (ImportError, AttributeError):  # no IPython, or not inside a notebook
+        pass
+
+
+def label(name: str) -> str:
+    """How a kind of image is called in a legend."""
+    return NAMES.get(name, name)
+
+
+def bits_histogram(groups: Mapping[str, Tensor], *, bins: int = 40, title: str = "") -> Figure:
+    """Histograms of bits per dimension, one outline per group (figure 2a); ``groups`` maps a kind to its (N,) scores."""
+    figure = Figure(figsize=(7, 3.6))
+    axes = figure.subplots()
+    values = np.concatenate([v.numpy() for v in groups.values()])
+    edges = np.linspace(values.min(), values.max(), bins + 1)
+    for kind, scores in groups.items():
+        colour, style = COLOURS.get(kind, "#56B4E9"), STYLES.get(kind, "-")
+        axes.hist(scores.numpy(), edges, density=True, histtype="stepfilled", color=colour, alpha=0.12)
+        axes.hist(scores.numpy(), edges, density=True, histtype="step", color=colour, linestyle=style, linewidth=1.6,
+                  label=f"{label(kind)} (mean {scores.mean():.2f})")
+    axes.set(xlabel="bits per dimension", ylabel="density of images", title=title, xlim=(edges[0], edges[-1]))
+    axes.legend()
+    return figure
+
+
+def p_value_histograms(groups: Mapping[str, Tensor], *, bins: int = 20, columns: int = 3) -> Figure:
+    """One histogram of p-values per group (figure 3), with the level of a uniform distribution dashed."""
+    rows = math.ceil(len(groups) / columns)
+    figure = Figure(figsize=(2.6 * columns, 2.3 * rows), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(rows, columns, sharex=True)).ravel()
+    for letter, (axes, (kind, values)) in enumerate(zip(panels, groups.items(), strict=False)):
+        colour = COLOURS.get(kind.split()[0].lower(), "#56B4E9")
+        weights = np.full(len(values), 1 / len(values))
+        axes.hist(values.numpy(), np.linspace(0, 1, bins + 1), weights=weights, color=colour, alpha=0.75)
+        axes.axhline(1 / bins, color="#555555", linestyle="--", linewidth=1)
+        axes.set_title(f"({chr(97 + letter)}) {kind}", fontsize=10)
+        axes.set(xlim=(0, 1))
+        if letter % columns == 0:
+            axes.set_ylabel("fraction of images")
+        if letter + columns >= len(groups):
+            axes.set_xlabel("p-value")
+            axes.tick_params(labelbottom=True)
+    for axes in panels[len(groups) :]:
+        axes.remove()
+    return figure
+
+
+def roc_curves(curves: Mapping[str, object]) -> Figure:
+    """ROC curves (figure 6a), one per kind of attack; ``curves`` maps a name to a `pixeldefend.detection.ROC`."""
+    figure = Figure(figsize=(4.6, 4.2))
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle=(0, (1, 2)))
+    for name, curve in curves.items():
+        kind = name.split()[0].lower()
+        width = 1.2 if name.endswith(" 8") else 2.0
+        axes.plot(curve.false_positive_rate, curve.true_positive_rate, color=COLOURS[kind], linestyle=STYLES[kind],
+                  linewidth=width, label=f"{name} (AUC {curve.auc:.3f})")
+    axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
+    axes.legend(loc="lower right", fontsize=8)
+    return figure
+
+
+def gallery(rows: Mapping[str, Tensor], *, captions: Mapping[str, Sequence[str]] | None = None) -> Figure:
+    """Images side by side (figures 1, 4 and 10): each entry of ``rows`` is a title and uint8 images (N, C, H, W).
+
+    ``captions`` may give a row one short text per image, printed below it.
+    """
+    count = max(len(images) for images in rows.values())
+    figure = Figure(figsize=(0.95 * count + 1.1, 1.15 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), count, squeeze=False)
+    for line, (title, images) in zip(grid, rows.items(), strict=True):
+        for n, axes in enumerate(line):
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+            if n < len(images):
+                show(axes, images[n])
+            if captions and title in captions and n < len(captions[title]):
+                axes.set_xlabel(captions[title][n], fontsize=7, labelpad=2)
+        line[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=9)
+    return figure
+
+
+def show(axes, image: Tensor) -> None:
+    """Draw one uint8 image (C, H, W), without smoothing."""
+    pixels = image.permute(1, 2, 0).numpy()
+    axes.imshow(pixels.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
