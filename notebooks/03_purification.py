@@ -9,7 +9,6 @@
 profile = "laptop"
 
 # %% tags=["hide-input"]
-import torch
 from myst_nb import glue
 
 from pixeldefend import PixelDefend, predict

@@ -23,7 +23,8 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
     """Adds an option's default to its help, where it is one that says something."""
 
     def _get_help_string(self, action):
-        return action.help if action.default is None or action.default in (True, False) else super()._get_help_string(action)
+        silent = action.default is None or isinstance(action.default, bool)
+        return action.help if silent else super()._get_help_string(action)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_images, check_labels
+from ..checks import check_count, check_images, check_labels
 from ..images import DATA_SETS, load_images
 
 CHUNK = 512  # images, rounded up to whole batches, between two writes of the side file
@@ -139,8 +139,9 @@ def in_chunks(compute: Callable[[slice], Tensor], count: int, *, batch_size: int
         key: says what is computed, from which input; see `digest`.
         force: begin anew where the side file was made with another key.
 
-    Raises ``ValueError`` for such a side file without ``force``, and for a damaged one.
+    Raises ``ValueError`` for such a side file without ``force``, for a damaged one, and for a batch size below 1.
     """
+    check_count(batch_size, name="batch_size")
     path, parts, done = side_file(output), [], 0
     if path.exists():
         finished = read_archive(path, "key", "result")

@@ -165,6 +165,7 @@ def _classifier(options: Namespace, batch: Batch) -> torch.nn.Module:
 def _resumable(compute: Callable[[slice], Tensor], options: Namespace, batch: Batch, model: torch.nn.Module,
                settings: dict, batch_size: int) -> Tensor:  # fmt: skip
     labels = [] if batch.labels is None else [batch.labels]
+    settings = {**settings, "device": options.device}  # no result is computed half here, half there
     key = digest(settings, batch.images, *labels, *model.state_dict().values())
     return in_chunks(compute, len(batch.images), batch_size=batch_size, output=options.output, key=key,
                      force=options.force)  # fmt: skip

@@ -14,7 +14,7 @@ from .options import add_run_options, defaults_of
 
 
 def train_pixelcnn_arguments(parser: ArgumentParser) -> None:
-    parser.setdefaults_of(**defaults_of(train_density), quiet=False)
+    parser.set_defaults(**defaults_of(train_density), quiet=False)
     parser.add_argument("data_set", choices=DATA_SETS)
     parser.add_argument("--images", type=int, required=True, help="training images to show in all, with repetitions")
     parser.add_argument("--name", help="among the shipped densities (default: the data set's)")
@@ -28,7 +28,7 @@ def train_pixelcnn_arguments(parser: ArgumentParser) -> None:
 
 
 def train_classifier_arguments(parser: ArgumentParser) -> None:
-    parser.setdefaults_of(**defaults_of(train_classifier), quiet=False)
+    parser.set_defaults(**defaults_of(train_classifier), quiet=False)
     parser.add_argument("data_set", choices=DATA_SETS)
     parser.add_argument("network", nargs="?", help="architecture")
     parser.add_argument("--training", help="way of training")

@@ -72,23 +72,20 @@ class PixelDefend:
             return images.clone()
         original = images.to(self.density.device)
         low, high = feasible_range(original, self.eps_defend)
-        # a window of equal length for all, moved inside 0..255; levels outside the feasible range are masked
+        # windows of equal length for all images, moved inside 0..255; levels outside the feasible range are masked
         length = min(2 * self.eps_defend + 1, LEVELS)
         offsets = torch.arange(length, device=original.device)
         start = low.clamp(max=LEVELS - length)
-        now = {}
 
-        def window(i: int, j: int, k: int, rows: slice) -> Tensor:
-            now["levels"] = start[rows, k, i, j, None] + offsets
-            now["low"], now["high"] = low[rows, k, i, j, None], high[rows, k, i, j, None]
-            return now["levels"]
+        def most_likely(log_probs, rows: slice, k: int, i: int, j: int) -> Tensor:
+            at = (rows, k, i, j, None)
+            levels = start[at] + offsets
+            outside = (levels < low[at]) | (levels > high[at])
+            best = log_probs(levels).masked_fill(outside, -torch.inf).argmax(-1)  # the first of equals
+            return start[rows, k, i, j] + best
 
-        def most_likely(log_probs: Tensor) -> Tensor:
-            outside = (now["levels"] < now["low"]) | (now["levels"] > now["high"])
-            return log_probs.masked_fill(outside, -torch.inf).argmax(-1)  # argmax takes the first of equals
-
-        purified = self.density.decode(original, window, most_likely, precision=self.precision,
-                                       batch_size=self.batch_size, progress=progress)
+        purified = self.density.decode(original, most_likely, precision=self.precision, batch_size=self.batch_size,
+                                       progress=progress)
         return purified.to(images.device)
 
 

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from .. import paths
 from ..checks import check_count, check_eval_mode, check_generator, check_images
-from .incremental import decode
+from .incremental import Choose, decode
 from .logistic import (
     LEVELS,
     all_log_probs,
@@ -27,6 +28,8 @@ from .network import Network, PixelCNNConfig
 
 WEIGHTS_FILE = "model.safetensors"
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+LogProbs = Callable[[Tensor], Tensor]
+Pick = Callable[[LogProbs, slice, int, int, int], Tensor]
 SCORING_CHUNK = 32  # images a forward pass; larger chunks fall out of a CPU's caches and are slower
 
 
@@ -97,23 +100,27 @@ class PixelCNN(nn.Module, PyTorchModelHubMixin):
         check_count(n, name="n")
         check_generator(generator)
 
-        def draw(log_probs: Tensor) -> Tensor:
-            u = torch.rand(log_probs.shape[0], 1, generator=generator, device=generator.device).to(log_probs.device)
-            return (log_probs.exp().cumsum(-1) < u).sum(-1).clamp(max=LEVELS - 1)
+        every = torch.arange(LEVELS, device=self.device)
+
+        def draw(log_probs: LogProbs, *position) -> Tensor:
+            cumulative = log_probs(every).exp().cumsum(-1)
+            u = torch.rand(len(cumulative), 1, generator=generator, device=generator.device).to(cumulative.device)
+            return (cumulative < u).sum(-1).clamp(max=LEVELS - 1)
 
         canvas = torch.zeros(n, *self.shape, dtype=torch.uint8, device=self.device)
-        every = torch.arange(LEVELS, device=self.device)
-        return self.decode(canvas, lambda i, j, k, rows: every, draw, precision=precision, batch_size=batch_size,
-                           progress=progress)
+        return self.decode(canvas, draw, precision=precision, batch_size=batch_size, progress=progress)
 
-    def decode(self, canvas: Tensor, levels, pick, *, precision: str, batch_size: int, progress: bool) -> Tensor:
+    def decode(self, canvas: Tensor, pick: Pick, *, precision: str = "float32", batch_size: int = 256,
+               progress: bool = False) -> Tensor:
         """Choose every sub-pixel in raster order, channel by channel, each given those chosen before: a new canvas.
 
         Args:
-            canvas: uint8 (N, C, H, W); says how many images and where the result goes.
-            levels: ``levels(i, j, k, rows)``, the candidates for channel k of pixel (i, j) of the images ``rows`` (a
-                slice): consecutive integers, (L,) or (B, L).
-            pick: from the candidates' log-probabilities (B, L) to the index of the chosen one, int64 (B,).
+            canvas: uint8 (N, C, H, W); says how many images are decoded and of what size.
+            pick: ``pick(log_probs, rows, k, i, j)`` gives the levels, (B,), of channel k of pixel (i, j) for the images
+                ``rows`` (a slice). ``log_probs(levels)`` are the log-probabilities, (B, L), of levels that run upwards
+                by one, (L,) or (B, L).
+
+        Raises as `log_likelihood`.
         """
         check_eval_mode(self, name="the PixelCNN")
         check_images(canvas, channels=self.shape[0])
@@ -125,7 +132,7 @@ class PixelCNN(nn.Module, PyTorchModelHubMixin):
         with tqdm(total=total, unit="row", disable=None if progress else True) as bar:
             for start in range(0, len(canvas), batch_size):
                 rows = slice(start, min(start + batch_size, len(canvas)))
-                choose = _pixel_chooser(canvas.shape[1], levels, pick, rows)
+                choose = _pixel_chooser(canvas.shape[1], pick, rows)
                 decode(self.network, canvas[rows], choose, dtype=dtype, on_row=bar.update)
         return canvas
 
@@ -181,19 +188,16 @@ def _dtype(precision: str) -> torch.dtype:
     return PRECISIONS[precision]
 
 
-def _pixel_chooser(channels: int, levels, pick, rows: slice):
+def _pixel_chooser(channels: int, pick: Pick, rows: slice) -> Choose:
     """Decode the channels of one pixel in order R, G, B; the network is not asked again between them."""
 
     def choose(parameters: Tensor, i: int, j: int) -> Tensor:
         mixture = split_parameters(parameters, channels)
-        chosen = parameters.new_zeros(len(parameters), channels, dtype=torch.uint8)
+        chosen = torch.zeros(len(parameters), channels, dtype=torch.uint8, device=parameters.device)
         for k in range(channels):
             means = condition_on_channels(mixture, scale_levels(chosen))[:, k]
-            candidates = levels(i, j, k, rows)
-            log_probs = level_log_probs(mixture.log_weights, means, mixture.log_scales[:, k], candidates)
-            index = pick(log_probs)
-            candidates = candidates.expand(len(parameters), -1)
-            chosen[:, k] = candidates.gather(1, index[:, None])[:, 0].to(torch.uint8)
+            log_probs = partial(level_log_probs, mixture.log_weights, means, mixture.log_scales[:, k])
+            chosen[:, k] = pick(log_probs, rows, k, i, j).to(torch.uint8)
         return chosen
 
     return choose

@@ -1,0 +1,399 @@
+"""The command line: what each command writes and prints, going on after an interruption, one line for bad input."""
+
+import inspect
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from nets import random_images, small_density
+
+from pixeldefend import PixelDefend, attacks, cli, load_images, p_values, predict
+from pixeldefend.classifiers import ResNet, load_classifier, save_classifier, train_classifier
+from pixeldefend.commands import COMMANDS, archives, training
+from pixeldefend.pages import BookError
+from pixeldefend.pixelcnn.training import train_density
+
+COUNT = 7
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    """A folder with a tiny density, a tiny classifier and a file of images; short chunks; it is the working folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(archives, "CHUNK", 2)
+    small_density(1).save_pretrained("density")
+    net = ResNet(channels=1, width=2, units=1)
+    net.reset_parameters(torch.Generator().manual_seed(0))
+    save_classifier(net, data_set="fashion-mnist", network="resnet", training="normal", scores={}, root="nets")
+    labels = torch.arange(COUNT) % 10
+    save("in.npz", images=random_images(COUNT, 1, 8, 8), labels=labels, data_set="fashion-mnist")
+    return tmp_path
+
+
+def save(path, **arrays):
+    np.savez(path, **{name: np.asarray(value) for name, value in arrays.items()})
+
+
+def load(path) -> dict:
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def images_of(path) -> torch.Tensor:
+    return torch.from_numpy(load(path)["images"])
+
+
+def run(command: str) -> int:
+    return cli.main(command.split() + ["--quiet"])
+
+
+SCORE = "score in.npz --density density --output out.npz"
+ATTACK = "attack in.npz --classifiers nets --output out.npz --batch-size 2"
+PURIFY = "purify in.npz --density density --eps 20 --output out.npz --batch-size 2"
+RESUMABLE = {"score": SCORE, "attack": f"{ATTACK} --attack bim --eps 8", "purify": PURIFY}
+
+
+# -- what the commands do ---------------------------------------------------------------------------------------------
+
+
+def test_score_writes_the_density_s_numbers_and_p_values_against_a_reference(lab, capsys, monkeypatch):
+    monkeypatch.setattr(archives, "CHUNK", 512)
+    save("reference.npz", images=random_images(20, 1, 8, 8, seed=3))
+    assert run("score reference.npz --density density --output bits.npz") == 0
+    assert run(f"{SCORE} --reference bits.npz") == 0
+    density = small_density(1)
+    bits, reference = density.bits_per_dim(images_of("in.npz")), density.bits_per_dim(images_of("reference.npz"))
+    found = load("out.npz")
+    assert np.array_equal(found["bits_per_dim"], bits)
+    assert np.array_equal(found["p_values"], p_values(-bits, -reference))
+    out = capsys.readouterr().out.splitlines()
+    assert out[1] == f"{COUNT} images of in.npz: {bits.mean():.3f} bits per dimension on average"
+    assert out[2].endswith("against 20 reference images")
+    assert "p_values" not in load("bits.npz")
+
+
+@pytest.mark.parametrize("name", attacks.ATTACKS)
+def test_attack_writes_what_the_function_returns_and_predictions_before_and_after(name, lab, capsys):
+    assert run(f"{ATTACK} --attack {name} --eps 8 --seed 5") == 0
+    net = load_classifier("fashion-mnist", "resnet", root="nets")
+    images, labels, found = images_of("in.npz"), torch.arange(COUNT) % 10, load("out.npz")
+    noise = {"generator": torch.Generator().manual_seed(5)} if name == "rand" else {}
+    expected = attacks.ATTACKS[name](net, images, labels, eps=8, **noise)
+    before, after = predict(net, images), predict(net, expected)
+    assert np.array_equal(found["images"], expected) and found["images"].dtype == np.uint8
+    assert np.array_equal(found["labels"], labels)
+    assert np.array_equal(found["predictions_before"], before)
+    assert np.array_equal(found["predictions_after"], after)
+    right = [(p == labels).double().mean() for p in (before, after)]
+    assert f"accuracy {right[0]:.1%} before, {right[1]:.1%} after" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("threshold", [None, 8.0], ids=["all", "adaptive"])
+def test_purify_writes_what_pixeldefend_returns(threshold, lab, capsys):
+    more = "" if threshold is None else f" --threshold {threshold}"
+    assert run(f"{PURIFY} --network resnet --classifiers nets{more}") == 0
+    expected = PixelDefend(small_density(1), eps_defend=20, threshold=threshold)(images_of("in.npz"))
+    found = load("out.npz")
+    assert np.array_equal(found["images"], expected)
+    assert np.array_equal(found["labels"], np.arange(COUNT) % 10)
+    net = load_classifier("fashion-mnist", "resnet", root="nets")
+    assert np.array_equal(found["predictions"], predict(net, expected))
+    assert "accuracy" in capsys.readouterr().out
+
+
+def test_one_command_s_output_is_the_next_one_s_input(lab):
+    assert run(f"{ATTACK} --attack fgsm --eps 8") == 0
+    assert run("purify out.npz --density density --eps 20 --output purified.npz --limit 3") == 0
+    assert run("score purified.npz --density density --output bits.npz") == 0
+    assert len(load("bits.npz")["bits_per_dim"]) == 3
+    assert str(load("purified.npz")["data_set"]) == "fashion-mnist"
+
+
+def test_images_come_from_a_data_set_too(lab):
+    assert run("score fashion-mnist --limit 3 --density density --output out.npz") == 0
+    images = load_images("fashion-mnist", "test", limit=3).images
+    assert np.allclose(load("out.npz")["bits_per_dim"], small_density(1).bits_per_dim(images), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("command", "function", "expected"),
+    [
+        ("train pixelcnn fashion-mnist --images 900", train_density, {"data_set": "fashion-mnist", "images": 900}),
+        (
+            "train pixelcnn cifar10 --images 9 --name x --filters 8 --blocks 2 --dropout 0.1 --batch-size 3 --seed 4 "
+            "--learning-rate 0.01 --cooldown 0.5 --no-bfloat16 --compile --device cpu --folder f --weights w",
+            train_density,
+            {"data_set": "cifar10", "images": 9, "name": "x", "filters": 8, "blocks": 2, "dropout": 0.1, "batch_size": 3,
+             "seed": 4, "learning_rate": 0.01, "cooldown": 0.5, "bfloat16": False, "compiled": True},
+        ),
+        ("train classifier fashion-mnist", train_classifier, {"data_set": "fashion-mnist"}),
+        (
+            "train classifier cifar10 resnet --training normal --epochs 3 --batch-size 5 --seed 2 --no-bfloat16",
+            train_classifier,
+            {"data_set": "cifar10", "network": "resnet", "epochs": 3, "batch_size": 5, "seed": 2, "bfloat16": False},
+        ),
+    ],
+    ids=["pixelcnn", "pixelcnn, all options", "classifier", "classifier, all options"],
+)
+def test_training_commands_pass_their_options_on_and_leave_the_rest_to_the_functions(
+    command, function, expected, monkeypatch
+):
+    seen, signature = {}, inspect.signature(function)
+
+    def trained(*args, **kwargs):
+        bound = signature.bind(*args, **kwargs)
+        seen.update(bound.arguments)
+
+    trained.__signature__ = signature
+    monkeypatch.setattr(training, function.__name__, trained)
+    assert run(command) == 0
+    folders = {name: str(seen.pop(name)) for name in ("folder", "weights") if seen[name] is not None}
+    assert folders == ({"folder": "f", "weights": "w"} if "--folder" in command else {})
+    defaults = {p.name: p.default for p in signature.parameters.values() if p.default is not p.empty}
+    assert seen == {name: value for name, value in defaults.items() if name in seen} | expected | {"progress": False}
+
+
+def test_book_passes_its_options_on_and_says_where_the_book_is(lab, monkeypatch, capsys):
+    calls = []
+
+    def build(*args, **kwargs):
+        calls.append((args, kwargs))
+        return lab / "index.html"
+
+    monkeypatch.setattr(training.book, "build", build)
+    assert cli.main("book --profile smoke --notebooks 01 02 --recompute".split()) == 0
+    assert calls == [(("smoke",), {"notebooks": ["01", "02"], "recompute": True})]
+    assert "index.html" in capsys.readouterr().out
+
+
+# -- interruptions ----------------------------------------------------------------------------------------------------
+
+
+def interrupt_after(monkeypatch, chunks: int):
+    """Make the given number of chunks finish, then Ctrl-C."""
+    write, written = archives.write_archive, []
+
+    def write_and_stop(path, **arrays):
+        write(path, **arrays)
+        written.append(path)
+        if len(written) == chunks:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(archives, "write_archive", write_and_stop)
+
+
+@pytest.mark.parametrize("chunks", [1, 2])
+@pytest.mark.parametrize("command", RESUMABLE.values(), ids=RESUMABLE)
+def test_an_interrupted_command_goes_on_and_writes_the_same_file(command, chunks, lab, monkeypatch, capsys):
+    monkeypatch.setattr(archives, "CHUNK", 2)
+    monkeypatch.setattr("pixeldefend.commands.images.SCORING_CHUNK", 2)
+    assert run(command) == 0
+    whole = (lab / "out.npz").read_bytes()
+    (lab / "out.npz").unlink()
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, chunks)
+        assert run(command) == cli.INTERRUPTED
+    assert re.fullmatch(r"pixeldefend: error: interrupted.*\n", capsys.readouterr().err)
+    assert not (lab / "out.npz").exists()
+    assert len(load("out.partial.npz")["result"]) == 2 * chunks
+    rows = record_rows(monkeypatch)
+    assert run(command) == 0
+    assert rows[0] == 2 * chunks, "what was finished is not computed again"
+    assert (lab / "out.npz").read_bytes() == whole
+    assert {path.name for path in lab.iterdir()} == {"density", "nets", "in.npz", "out.npz"}
+
+
+def record_rows(monkeypatch) -> list[int]:
+    """Where each chunk that is computed from now on starts."""
+    rows, run_chunks = [], archives.in_chunks
+
+    def recorded(compute, *args, **kwargs):
+        return run_chunks(lambda s: rows.append(s.start) or compute(s), *args, **kwargs)
+
+    monkeypatch.setattr("pixeldefend.commands.images.in_chunks", recorded)
+    return rows
+
+
+@pytest.mark.parametrize(
+    "change",
+    [" --eps 21", " --threshold 1", " --precision bfloat16", " --limit 5", " --density other", " --batch-size 4"],
+    ids=["eps", "threshold", "precision", "images", "density", "batch size"],
+)
+def test_a_side_file_of_another_computation_is_refused_until_forced(change, lab, monkeypatch, capsys):
+    small_density(1, seed=1).save_pretrained("other")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 1)
+        assert run(PURIFY) == cli.INTERRUPTED
+    capsys.readouterr()
+    assert run(PURIFY + change) == 1
+    assert "other input or settings" in capsys.readouterr().err
+    assert run(f"{PURIFY}{change} --force") == 0
+    assert run(f"{PURIFY.replace('out', 'fresh')}{change}") == 0
+    assert np.array_equal(load("out.npz")["images"], load("fresh.npz")["images"])
+
+
+def test_an_existing_output_is_kept_unless_forced(lab, capsys):
+    (lab / "out.npz").write_bytes(b"precious")
+    assert run(SCORE) == 1
+    assert (lab / "out.npz").read_bytes() == b"precious"
+    assert "--force" in capsys.readouterr().err
+    assert run(f"{SCORE} --force") == 0
+    assert len(load("out.npz")["bits_per_dim"]) == COUNT
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    archives.write_archive(tmp_path / "a.npz", x=torch.arange(3))
+    monkeypatch.setattr(np, "savez", lambda file, **arrays: file.write(b"half") and 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        archives.write_archive(tmp_path / "a.npz", x=torch.arange(4))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+    assert len(load(tmp_path / "a.npz")["x"]) == 3
+
+
+# -- bad input --------------------------------------------------------------------------------------------------------
+
+
+def put_bad_files():
+    images = random_images(3, 1, 8, 8)
+    save("floats.npz", images=images / 255)
+    save("flat.npz", images=images[0])
+    save("wrong-labels.npz", images=images, labels=torch.arange(4))
+    save("unlabelled.npz", images=images, data_set="fashion-mnist")
+    save("nameless.npz", images=images, labels=torch.arange(3))
+    save("empty.npz", images=images[:0])
+    save("no-images.npz", pictures=images)
+    save("text.npz", images="words")
+    np.savez("pickled.npz", images=np.array([{"a": 1}], dtype=object))
+    np.save("array.npy", np.asarray(images))
+    save("other-bits.npz", bits_per_dim=torch.ones(3), density="0123", precision="float32")
+    whole = open("in.npz", "rb").read()
+    for name, content in {"cut": whole[:200], "garbage": b"\x80\x04garbage", "nothing": b"",
+                          "flipped": whole[:300] + bytes([whole[300] ^ 255]) + whole[301:]}.items():
+        with open(f"{name}.npz", "wb") as file:
+            file.write(content)
+
+
+BAD = {
+    "no such file": ("score none.npz --output o.npz", "neither a file nor a data set"),
+    "float images": ("score floats.npz --density density --output o.npz", "torch.uint8"),
+    "one image": ("score flat.npz --density density --output o.npz", "(N, C, H, W)"),
+    "labels of others": ("purify wrong-labels.npz --density density --eps 8 --output o.npz", "one per image"),
+    "no labels": ("attack unlabelled.npz --attack fgsm --eps 8 --classifiers nets --output o.npz", "labels"),
+    "data set unknown": ("attack nameless.npz --attack fgsm --eps 8 --classifiers nets --output o.npz", "--data-set"),
+    "density unknown": ("score nameless.npz --output o.npz", "--data-set"),
+    "no images": ("score empty.npz --density density --output o.npz", "holds 0 images"),
+    "array missing": ("score no-images.npz --density density --output o.npz", "lacks the array"),
+    "text": ("score text.npz --density density --output o.npz", "error"),
+    "pickled": ("score pickled.npz --density density --output o.npz", "allow_pickle=False"),
+    "npy": ("score array.npy --density density --output o.npz", "not a readable .npz"),
+    "cut off": ("score cut.npz --density density --output o.npz", "not a readable .npz"),
+    "garbage": ("score garbage.npz --density density --output o.npz", "not a readable .npz"),
+    "empty file": ("score nothing.npz --density density --output o.npz", "not a readable .npz"),
+    "damaged": ("score flipped.npz --density density --output o.npz", "not a readable .npz"),
+    "limit too large": ("score in.npz --density density --limit 8 --output o.npz", "1..7"),
+    "limit zero": ("score fashion-mnist --density density --limit 0 --output o.npz", "at least 1"),
+    "split of a file": ("score in.npz --split test --density density --output o.npz", "--split"),
+    "two data sets": ("score cifar10 --data-set fashion-mnist --density density --output o.npz", "--data-set"),
+    "wrong channels": ("score cifar10 --limit 1 --density density --output o.npz", "1 channel"),
+    "no density": ("score in.npz --density none --output o.npz", "no density 'none'"),
+    "no classifier": ("attack in.npz --network vgg --attack fgsm --eps 8 --classifiers nets --output o.npz", "vgg"),
+    "eps too large": ("purify in.npz --density density --eps 256 --output o.npz", "0..255"),
+    "attack without eps": ("attack in.npz --attack fgsm --classifiers nets --output o.npz", "--eps"),
+    "unfit option": (
+        "attack in.npz --attack rand --eps 8 --label-source true --classifiers nets --output o.npz",
+        "rand has no --label-source",
+    ),
+    "batch size": ("attack in.npz --attack fgsm --eps 8 --batch-size 0 --classifiers nets --output o.npz", "at least 1"),
+    "no folder": ("score in.npz --density density --output none/o.npz", "no folder none"),
+    "not npz": ("score in.npz --density density --output o.png", ".npz"),
+    "reference lacks": ("score in.npz --density density --reference in.npz --output o.npz", "bits_per_dim"),
+    "reference differs": ("score in.npz --density density --reference other-bits.npz --output o.npz", "another density"),
+    "no reference": ("score in.npz --density density --reference none.npz --output o.npz", "none.npz"),
+    "training size": ("train pixelcnn fashion-mnist --images 0", "at least 1"),
+    "network": ("train classifier fashion-mnist lenet", "lenet"),
+}
+WRONG = {
+    "nothing": ("", "COMMAND"),
+    "unknown command": ("sell", "sell"),
+    "unknown data set": ("train pixelcnn mnist --images 9", "mnist"),
+    "no images": ("train pixelcnn fashion-mnist", "--images"),
+    "not a number": ("purify in.npz --eps 8.5 --output o.npz", "8.5"),
+    "unknown attack": ("attack in.npz --attack magic --eps 8 --output o.npz", "magic"),
+    "unknown device": ("score in.npz --output o.npz --device abacus", "no device"),
+    "missing device": ("score in.npz --output o.npz --device cuda:99", "cuda:99 is not available"),
+    "abbreviated": ("score in.npz --outp o.npz", "--output"),
+}
+
+
+def assert_one_line(error: str, mention: str):
+    assert re.fullmatch(r"pixeldefend: error: .+\n", error), error
+    assert mention in error
+
+
+@pytest.mark.parametrize(("command", "mention"), BAD.values(), ids=BAD)
+def test_bad_input_is_one_line_and_exit_code_1(command, mention, lab, capsys):
+    put_bad_files()
+    before = set(lab.iterdir())
+    assert run(command) == 1
+    assert_one_line(capsys.readouterr().err, mention)
+    assert set(lab.iterdir()) == before, "nothing is left behind"
+
+
+@pytest.mark.parametrize(("command", "mention"), WRONG.values(), ids=WRONG)
+def test_a_wrong_command_line_is_one_line_and_exit_code_2(command, mention, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(command.split())
+    assert stop.value.code == 2
+    assert_one_line(capsys.readouterr().err, mention)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("a\nb"), 1),
+        (TypeError("x"), 1),
+        (ConnectionError("no mirror"), 1),
+        (InterruptedError("stopped"), 1),
+        (BookError("cell 3\n  begins"), 1),
+        (ImportError("pooch"), 1),
+        (torch.OutOfMemoryError("CUDA"), 1),
+        (OSError(), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
+)
+def test_expected_errors_end_in_one_line(error, code, monkeypatch, capsys):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(training.book, "build", fail)
+    assert cli.main(["book"]) == code
+    assert_one_line(capsys.readouterr().err, "")
+
+
+def test_unexpected_errors_are_not_hidden(monkeypatch):
+    monkeypatch.setattr(training.book, "build", lambda *args, **kwargs: {}["bug"])
+    with pytest.raises(KeyError):
+        cli.main(["book"])
+
+
+@pytest.mark.parametrize("words", ["", *COMMANDS, "train"], ids=lambda words: words or "all")
+def test_help_is_there_and_names_every_command(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*words.split(), "--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert f"usage: {' '.join(['pixeldefend', *words.split()])}" in out
+    if not words:
+        assert all(name.split()[0] in out for name in COMMANDS)
+
+
+def test_as_a_module_in_a_process_of_its_own():
+    done = subprocess.run([sys.executable, "-m", "pixeldefend", "score", "none.npz", "--output", "o.npz"],
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert_one_line(done.stderr, "none.npz")
+    assert done.stdout == ""
