@@ -244,10 +244,10 @@ def take_from_other_network(path):
 
 
 DAMAGE = {  # what happens to a file
-    "weights missing": ("weights.safetensors", lambda path: path.unlink(), FileNotFoundError),
-    "weights cut off": ("weights.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-10]), ValueError),
-    "weights scrambled": ("weights.safetensors", lambda path: path.write_bytes(b"\xff" * 50), ValueError),
-    "weights of another network": ("weights.safetensors", take_from_other_network, ValueError),
+    "weights missing": ("model.safetensors", lambda path: path.unlink(), FileNotFoundError),
+    "weights cut off": ("model.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-10]), ValueError),
+    "weights scrambled": ("model.safetensors", lambda path: path.write_bytes(b"\xff" * 50), ValueError),
+    "weights of another network": ("model.safetensors", take_from_other_network, ValueError),
     "config missing": ("config.json", lambda path: path.unlink(), FileNotFoundError),
     "config cut off": ("config.json", lambda path: path.write_bytes(path.read_bytes()[:-10]), ValueError),
     "config scrambled": ("config.json", lambda path: path.write_bytes(b"\xff" * 50), ValueError),
@@ -274,7 +274,7 @@ def test_damaged_files_are_named_in_one_line(file, damage, kind, saved):
 
 
 def test_weights_that_are_not_finite_are_not_loaded(saved):
-    path = saved / FOLDER / "weights.safetensors"
+    path = saved / FOLDER / "model.safetensors"
     weights = load_file(path)
     weights["classify.bias"][3] = math.nan
     save_file(weights, path)

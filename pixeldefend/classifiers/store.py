@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .. import paths
 from .resnet import ResNet
 
-WEIGHTS, CONFIG, SCORES, LOG = "weights.safetensors", "config.json", "scores.json", "log.jsonl"
+WEIGHTS, CONFIG, SCORES, LOG = "model.safetensors", "config.json", "scores.json", "log.jsonl"
 NETWORKS = {"resnet": ResNet}
 SIZES = {  # the paper's (appendix C): a quarter of the feature maps for Fashion-MNIST
     ("cifar10", "resnet"): {"channels": 3, "width": 16, "units": 10},
@@ -89,7 +89,7 @@ def save_classifier(
     folder = _root(root) / classifier_name(data_set, network, training)
     folder.mkdir(parents=True, exist_ok=True)
     config = {"data_set": data_set, "network": network, "training": training, "size": model.size}
-    save_file(weights, folder / WEIGHTS)
+    (folder / WEIGHTS).write_bytes(save(weights))  # not save_file, which lets no other user read it
     _write_json(folder / CONFIG, {**config, "settings": settings or {}})
     _write_json(folder / SCORES, scores)
     if log is not None:

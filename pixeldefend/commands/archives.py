@@ -79,7 +79,7 @@ def read_archive(path: Path, *needed: str) -> dict[str, np.ndarray]:
     Raises ``FileNotFoundError`` for no such file, ``ValueError`` for a damaged one and one without the ``needed``.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:  # numpy leaves a bad file open
             arrays = {name: archive[name] for name in archive.files}
     except (*UNREADABLE, AttributeError) as error:  # AttributeError: a single array, from an .npy file
         reason = " ".join(str(error).split())[:100]
@@ -115,7 +115,7 @@ def check_output(path: Path, *, force: bool) -> None:
 
 
 def digest(settings: dict, *tensors: Tensor) -> str:
-    """SHA-256 of settings and tensors (images, labels, weights): the identity of one computation."""
+    """SHA-256 of settings and tensors (images, labels): the identity of one computation."""
     sha = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for tensor in tensors:
         sha.update(f"\0{tensor.dtype}{tuple(tensor.shape)}\0".encode())

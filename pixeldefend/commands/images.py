@@ -12,6 +12,7 @@ from ..attacks import ATTACKS
 from ..classifiers import load_classifier, predict
 from ..defenses import PixelDefend
 from ..detection import p_values
+from ..fingerprint import fingerprint
 from ..images import DATA_SETS, SPLITS
 from ..pixelcnn import PixelCNN
 from ..pixelcnn.model import PRECISIONS, SCORING_CHUNK
@@ -27,7 +28,7 @@ def score_arguments(parser: ArgumentParser) -> None:
 
 def score(options: Namespace) -> None:
     batch, density = _images_and_density(options)
-    which = {"density": density.fingerprint(), "precision": options.precision}
+    which = {"density": fingerprint(density), "precision": options.precision}
     reference = _reference_bits(options.reference, which) if options.reference else None
 
     def compute(rows: slice) -> Tensor:
@@ -165,8 +166,8 @@ def _classifier(options: Namespace, batch: Batch) -> torch.nn.Module:
 def _resumable(compute: Callable[[slice], Tensor], options: Namespace, batch: Batch, model: torch.nn.Module,
                settings: dict, batch_size: int) -> Tensor:  # fmt: skip
     labels = [] if batch.labels is None else [batch.labels]
-    settings = {**settings, "device": options.device}  # no result is computed half here, half there
-    key = digest(settings, batch.images, *labels, *model.state_dict().values())
+    # the device too: no result is computed half here, half there
+    key = digest({**settings, "model": fingerprint(model), "device": options.device}, batch.images, *labels)
     return in_chunks(compute, len(batch.images), batch_size=batch_size, output=options.output, key=key,
                      force=options.force)  # fmt: skip
 

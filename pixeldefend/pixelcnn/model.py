@@ -2,13 +2,14 @@
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
 from safetensors import SafetensorError
+from safetensors.torch import load_model
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -25,6 +26,11 @@ from .logistic import (
     split_parameters,
 )
 from .network import Network, PixelCNNConfig
+
+with warnings.catch_warnings():
+    # in a notebook it warns that ipywidgets is missing, for progress bars of downloads that do not happen here
+    warnings.simplefilter("ignore")
+    from huggingface_hub import PyTorchModelHubMixin
 
 WEIGHTS_FILE = "model.safetensors"
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -49,6 +55,8 @@ class PixelCNN(nn.Module, PyTorchModelHubMixin):
     Images go in and come out as uint8 (N, C, H, W), on any device; the work is done where the weights are.
     ``precision`` is that of the network's arithmetic, "float32" or "bfloat16"; probabilities are float32 throughout.
     """
+
+    SIZES = ("channels", "height", "width", "filters", "blocks", "mixtures", "dropout")  # what config.json holds
 
     def __init__(self, *, channels: int, height: int, width: int, filters: int = 160, blocks: int = 5,
                  mixtures: int = 10, dropout: float = 0.5):
@@ -180,6 +188,16 @@ class PixelCNN(nn.Module, PyTorchModelHubMixin):
         except (SafetensorError, RuntimeError, json.JSONDecodeError, TypeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"{folder / WEIGHTS_FILE} or its config.json is damaged ({reason}); restore it") from error
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, map_location: str = "cpu", strict: bool = False, **options) -> "PixelCNN":
+        """The mixin's hook, which for a local folder would print a line."""
+        if not Path(model_id).is_dir():
+            return super()._from_pretrained(model_id=model_id, map_location=map_location, strict=strict, **options)
+        sizes = {key: value for key, value in options.items() if key in cls.SIZES}
+        model = cls(**sizes).to(map_location)
+        load_model(model, Path(model_id) / WEIGHTS_FILE, strict=True)
+        return model
 
 
 def _dtype(precision: str) -> torch.dtype:

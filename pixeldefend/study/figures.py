@@ -88,7 +88,7 @@ def roc_curves(curves: Mapping[str, object]) -> Figure:
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle=(0, (1, 2)))
     for name, curve in curves.items():
-        kind = name.split()[0].lower()
+        kind = name.split(",")[0].lower()
         width = 1.2 if name.endswith(" 8") else 2.0
         axes.plot(curve.false_positive_rate, curve.true_positive_rate, color=COLOURS[kind], linestyle=STYLES[kind],
                   linewidth=width, label=f"{name} (AUC {curve.auc:.3f})")

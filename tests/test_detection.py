@@ -1,0 +1,205 @@
+"""Detection: the permutation test by hand and on exchangeable scores, the detector on a small density, the ROC."""
+
+import pytest
+import torch
+from nets import random_images, small_density
+from torch import nn
+
+from pixeldefend import LikelihoodDetector, p_values, roc
+
+INF = float("inf")
+
+
+@pytest.mark.parametrize(
+    ("score", "reference", "expected"),
+    [
+        (0.0, [1.0, 2.0, 3.0], 1 / 4),
+        (2.5, [1.0, 2.0, 3.0], 3 / 4),
+        (9.0, [1.0, 2.0, 3.0], 4 / 4),
+        (2.0, [3.0, 1.0, 2.0], 3 / 4),
+        (2.0, [2.0, 2.0, 1.0, 5.0], 4 / 5),
+        (2.0, [2.0, 2.0, 2.0], 4 / 4),
+        (1.0, [1.0], 2 / 2),
+        (-INF, [1.0, 2.0], 1 / 3),
+        (-INF, [-INF, 2.0], 2 / 3),
+        (INF, [1.0, 2.0], 3 / 3),
+    ],
+    ids=["below all", "between", "above all", "one tie", "two ties", "all tied", "one reference", "impossible",
+         "tied impossible", "certain"],
+)
+def test_the_formula_by_hand(score, reference, expected):
+    """(T + 1) / (N + 1), where T counts the reference scores that are no larger: ties included."""
+    assert p_values(torch.tensor([score]), torch.tensor(reference)).tolist() == pytest.approx([expected], abs=0)
+
+
+def test_each_score_is_tested_by_itself_and_the_reference_s_order_does_not_matter(generator):
+    scores = torch.randn(50, generator=generator).round(decimals=1)  # rounded: with ties
+    reference = torch.randn(40, generator=generator).round(decimals=1)
+    by_hand = [((reference <= score).sum().item() + 1) / 41 for score in scores]
+    assert p_values(scores, reference).tolist() == by_hand
+    assert p_values(scores, reference.flip(0)).tolist() == by_hand
+    assert p_values(scores, reference).dtype == torch.float64
+
+
+def test_p_values_of_exchangeable_scores_are_uniform(generator):
+    """Each of N + 1 points against the N others: k / (N + 1) for every k = 1..N + 1 once."""
+    points = torch.randn(20, generator=generator)
+    found = [p_values(points[i : i + 1], points[torch.arange(20) != i]).item() for i in range(20)]
+    assert sorted(found) == [k / 20 for k in range(1, 21)]
+
+
+def test_with_ties_the_test_errs_on_the_side_of_too_large():
+    """At most a fraction a of exchangeable points has a p-value of a or less."""
+    points = torch.tensor([0.0] * 5 + [1.0] * 3 + [2.0] * 2)
+    found = torch.cat([p_values(points[i : i + 1], points[torch.arange(10) != i]) for i in range(10)])
+    for level in torch.arange(1, 11) / 10:
+        assert (found <= level + 1e-9).double().mean() <= level + 1e-9
+
+
+def test_p_values_lie_above_zero_and_at_most_at_one(generator):
+    found = p_values(100 * torch.randn(500, generator=generator), torch.randn(30, generator=generator))
+    assert found.min() == 1 / 31 and found.max() == 1.0
+
+
+def test_close_float32_scores_are_told_apart():
+    """Log-likelihoods of thousands of nats, one step of float32 apart."""
+    low = torch.tensor(-3000.0)
+    high = torch.nextafter(low, torch.tensor(0.0))
+    assert p_values(low[None], high[None]).item() == 1 / 2
+    assert p_values(high[None], low[None]).item() == 1.0
+
+
+GOOD = torch.zeros(3)
+
+
+@pytest.mark.parametrize(
+    ("scores", "reference", "error", "mention"),
+    [
+        ([0.0], GOOD, TypeError, "scores"),
+        (torch.zeros(3, dtype=torch.int64), GOOD, TypeError, "scores"),
+        (GOOD, GOOD.numpy(), TypeError, "reference"),
+        (torch.zeros(3, 1), GOOD, ValueError, "shape"),
+        (torch.tensor(1.0), GOOD, ValueError, "shape"),
+        (torch.tensor([torch.nan]), GOOD, ValueError, "NaN"),
+        (GOOD, torch.tensor([1.0, torch.nan]), ValueError, "reference contain NaN"),
+        (GOOD, torch.zeros(0), ValueError, "at least one"),
+    ],
+    ids=["list", "integers", "array", "matrix", "number", "nan score", "nan reference", "no reference"],
+)
+def test_bad_scores_are_refused(scores, reference, error, mention):
+    with pytest.raises(error, match=mention):
+        p_values(scores, reference)
+
+
+def test_no_scores_give_no_p_values():
+    assert p_values(torch.zeros(0), GOOD).shape == (0,)
+
+
+# -- the detector -----------------------------------------------------------------------------------------------------
+
+
+def typical_and_noise(density, count: int = 12):
+    """Images the density itself drew, and uniform noise, which it finds far less likely."""
+    drawn = density.sample(count, generator=torch.Generator().manual_seed(1))
+    return drawn, random_images(count, 1, 8, 8, seed=2)
+
+
+@pytest.fixture(scope="module")
+def density():
+    return small_density(1)
+
+
+def test_detector_ranks_log_likelihoods_among_the_reference_s(density):
+    reference, images = random_images(9, 1, 8, 8, seed=3), random_images(5, 1, 8, 8, seed=4)
+    detector = LikelihoodDetector.fit(density, reference)
+    expected = p_values(density.log_likelihood(images), density.log_likelihood(reference))
+    assert torch.equal(detector.p_values(images), expected)
+    assert torch.equal(detector.reference_bits, density.bits_per_dim(reference))
+    from_record = LikelihoodDetector(density, density.bits_per_dim(reference))
+    assert torch.equal(from_record.p_values(images), expected)
+    everyone = detector.p_values(reference)
+    assert everyone.min() == 2 / 10 and everyone.max() == 1.0, "each reference image ties with itself"
+
+
+def test_detector_scores_in_the_precision_it_was_made_with(density):
+    images = random_images(4, 1, 8, 8)
+    detector = LikelihoodDetector.fit(density, images, precision="bfloat16")
+    assert torch.equal(detector.reference_bits, density.bits_per_dim(images, precision="bfloat16"))
+    assert not torch.equal(detector.reference_bits, density.bits_per_dim(images))
+    assert detector.p_values(images).min() == 2 / 5, "the same images get the same scores again"
+
+
+def test_detector_finds_noise_among_typical_images(density):
+    drawn, noise = typical_and_noise(density)
+    assert density.bits_per_dim(drawn).mean() < density.bits_per_dim(noise).mean()
+    detector = LikelihoodDetector.fit(density, density.sample(30, generator=torch.Generator().manual_seed(7)))
+    assert detector.p_values(noise).mean() < detector.p_values(drawn).mean()
+    curve = detector.roc(drawn, noise)
+    assert curve.auc > 0.8
+    by_hand = roc(detector.p_values(drawn), detector.p_values(noise))
+    assert curve.auc == by_hand.auc and torch.equal(curve.true_positive_rate, by_hand.true_positive_rate)
+
+
+def test_detector_refuses_what_it_cannot_use(density):
+    bits = torch.ones(3)
+    for make in (lambda: LikelihoodDetector(nn.Identity(), bits), lambda: LikelihoodDetector.fit(nn.Identity(), GOOD)):
+        with pytest.raises(TypeError, match="PixelCNN"):
+            make()
+    with pytest.raises(ValueError, match="at least one"):
+        LikelihoodDetector(density, bits[:0])
+    with pytest.raises(ValueError, match="NaN"):
+        LikelihoodDetector(density, torch.tensor([1.0, torch.nan]))
+    with pytest.raises(TypeError, match="uint8"):
+        LikelihoodDetector.fit(density, torch.zeros(2, 1, 8, 8))
+    with pytest.raises(ValueError, match="precision"):
+        LikelihoodDetector.fit(density, random_images(2, 1, 8, 8), precision="half")
+    with pytest.raises(ValueError, match="channel"):
+        LikelihoodDetector(density, bits).p_values(random_images(2, 3, 8, 8))
+
+
+# -- the ROC ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("clean", "adversarial", "auc"),
+    [
+        ([0.5, 0.9, 1.0], [0.1, 0.2], 1.0),
+        ([0.1, 0.2], [0.5, 0.9, 1.0], 0.0),
+        ([0.5, 0.5, 0.5], [0.5, 0.5], 0.5),
+        ([0.2, 0.6], [0.4, 0.8], 1 / 4),
+        ([0.2, 0.6], [0.2, 0.4], 2.5 / 4),
+    ],
+    ids=["separable", "reversed", "equal", "interleaved", "tied"],
+)
+def test_auc_is_the_chance_that_an_adversarial_image_scores_lower(clean, adversarial, auc):
+    """Ties count one half."""
+    assert roc(torch.tensor(clean), torch.tensor(adversarial)).auc == pytest.approx(auc)
+
+
+def test_roc_runs_from_nothing_to_everything_and_has_the_rates_of_a_threshold(generator):
+    clean, adversarial = torch.rand(30, generator=generator), 0.7 * torch.rand(20, generator=generator)
+    curve = roc(clean, adversarial)
+    false, true = curve.false_positive_rate, curve.true_positive_rate
+    assert (false[0], true[0]) == (0, 0) and (false[-1], true[-1]) == (1, 1)
+    assert (false.diff() >= 0).all() and (true.diff() >= 0).all()
+    assert torch.trapezoid(true, false).item() == pytest.approx(curve.auc)
+    for threshold in adversarial[:5]:
+        point = ((clean <= threshold).double().mean(), (adversarial <= threshold).double().mean())
+        # sklearn leaves out points on a straight line, so the rates are read off the curve
+        on_the_curve = (false - point[0]).abs() < 1e-9
+        assert true[on_the_curve].min() - 1e-9 <= point[1] <= true[on_the_curve].max() + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("clean", "adversarial", "mention"),
+    [
+        (torch.zeros(0), GOOD, "clean"),
+        (GOOD, torch.zeros(0), "adversarial"),
+        (torch.tensor([torch.nan]), GOOD, "clean"),
+        (GOOD, torch.tensor([torch.nan]), "adversarial"),
+    ],
+    ids=["no clean", "no adversarial", "nan clean", "nan adversarial"],
+)
+def test_roc_refuses_empty_and_nan_scores(clean, adversarial, mention):
+    with pytest.raises(ValueError, match=mention):
+        roc(clean, adversarial)
