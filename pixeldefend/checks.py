@@ -47,10 +47,10 @@ def check_eps(eps: int, *, name: str = "eps") -> None:
 
 
 def check_eval_mode(model: nn.Module, *, name: str = "model") -> None:
-    """Refuse a module in training mode: dropout and batch statistics would make its answers random."""
+    """Refuse a module of which any part is in training mode: dropout and batch statistics make answers random."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"{name} must be a torch.nn.Module, not {type(model).__name__}")
-    if model.training:
+    if any(part.training for part in model.modules()):
         raise ValueError(f"{name} is in training mode; call {name}.eval() first")
 
 

@@ -16,10 +16,8 @@ from ..detection import LikelihoodDetector
 from ..fingerprint import fingerprint
 from ..images import Images, load_images
 from ..pixelcnn import PixelCNN
-from .conditions import EPS_DEFEND, PROFILES, Condition
+from .conditions import EPS_DEFEND, PROFILES, REFERENCE_IMAGES, Condition
 from .records import Record, load_record, save_record
-
-REFERENCE_SPLITS = ("train", "held-out")
 
 
 class Lab:
@@ -104,17 +102,18 @@ class Lab:
         return self.test.labels.tolist(), predict(net, images).tolist(), bits
 
     def reference(self, split: str) -> Record:
-        """Bits per dimension of all "train" or "held-out" images, for detection.
+        """Bits per dimension of the first images of "train", or of all of "held-out", for detection.
 
         Unlike other records these are never recomputed when they exist and match: they need the training images, which
         are not in the repository.
         """
-        check_choice(split, REFERENCE_SPLITS, name="split")
-        config = {"data_set": self.data_set, "split": split, "precision": self.precision}
+        check_choice(split, REFERENCE_IMAGES, name="split")
+        limit = REFERENCE_IMAGES[split]
+        config = {"data_set": self.data_set, "split": split, "images": limit, "precision": self.precision}
         config["density"] = self.density_fingerprint
 
         def evaluate() -> tuple[list, list, Tensor]:
-            data = load_images(self.data_set, split)
+            data = load_images(self.data_set, split, limit=limit)
             return [], [], self.density.bits_per_dim(data.images, precision=self.precision, progress=self.progress)
 
         path = paths.RECORDS / "reference" / f"{self.density_name}-{split}.json"
