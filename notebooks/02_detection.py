@@ -7,11 +7,14 @@
 profile = "laptop"
 
 # %% tags=["hide-input"]
+import json
+
 from IPython.display import Markdown
 from myst_nb import glue
 from scipy.stats import kstest
 
 from pixeldefend import p_values, roc
+from pixeldefend.paths import WEIGHTS
 from pixeldefend.study import Condition, Lab, figures
 from pixeldefend.study.conditions import ATTACKS, EPS_ATTACK, NAMES
 
@@ -50,6 +53,8 @@ for split, record in reference.items():
     glue(f"bpd_{name}", record.bits.mean().item(), display=False)
     glue(f"ks_{name}", float(kstest(test(clean, split).numpy(), "uniform").statistic), display=False)
     glue(f"alarms_{name}", 100 * (test(clean, split) <= 0.05).double().mean().item(), display=False)
+scores = json.loads((WEIGHTS / "pixelcnn" / lab.density_name / "scores.json").read_text())
+glue("epochs", scores["images_seen"] / scores["settings"]["training_images"], display=False)
 glue("bpd_test", clean.bits.mean().item(), display=False)
 
 # %% [markdown]
@@ -64,11 +69,12 @@ figures.p_value_histograms({"clean": test(clean)} | {NAMES[a]: test(attacked[a, 
 # %% [markdown]
 # For the clean images the largest distance between their p-values and the uniform distribution (the Kolmogorov-Smirnov
 # statistic) is {glue:text}`ks_held_out:.3f` against the {glue:text}`n_held_out:d` held-out images and
-# {glue:text}`ks_train:.3f` against the {glue:text}`n_train:d` training images. A detector that promises 5 % false alarms
+# {glue:text}`ks_train:.3f` against the first {glue:text}`n_train:d` training images. A detector that promises 5 % false alarms
 # raised {glue:text}`alarms_held_out:.1f` % with the held-out images and {glue:text}`alarms_train:.1f` % with the training
 # images, on {glue:text}`n_images:d` clean test images. Mean bits per dimension: {glue:text}`bpd_train:.3f` (training),
 # {glue:text}`bpd_held_out:.3f` (held out), {glue:text}`bpd_test:.3f` (these test images). How far the two calibrations
-# differ depends on how much the density has overfitted; this one has seen each training image only a few times at most.
+# differ depends on how far the density has overfitted; after {glue:text}`epochs:.1f` epochs of training there has been
+# little opportunity.
 
 # %% [markdown]
 # ## How well attacks are detected

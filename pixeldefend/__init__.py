@@ -11,7 +11,7 @@
 
 from . import attacks
 from .classifiers import accuracy, load_classifier, predict
-from .defenses import DefendedClassifier, PixelDefend
+from .defenses import DefendedClassifier, PixelDefend, squeeze
 from .detection import LikelihoodDetector, p_values, roc
 from .images import load_images
 from .pixelcnn import PixelCNN
@@ -30,4 +30,5 @@ __all__ = [
     "p_values",
     "predict",
     "roc",
+    "squeeze",
 ]

@@ -146,7 +146,7 @@ def test_a_stopped_run_says_so_and_saves_no_weights(small_data, tmp_path, monkey
 
 BAD_CALLS = {
     "data set": ({"data_set": "mnist"}, ValueError, "cifar10, fashion-mnist"),
-    "network": ({"network": "vgg"}, ValueError, "resnet"),
+    "network": ({"network": "lenet"}, ValueError, "resnet, vgg"),
     "training": ({"training": "adversarial-fgsm"}, ValueError, "normal"),
     "no epochs": ({"epochs": 0}, ValueError, "epochs"),
     "half an epoch": ({"epochs": 0.5}, TypeError, "epochs"),

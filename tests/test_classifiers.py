@@ -291,8 +291,8 @@ def test_weights_that_the_file_cannot_hold_are_not_saved(tmp_path):
 
 
 def test_unknown_network_is_not_saved(tmp_path):
-    with pytest.raises(ValueError, match="resnet"):
-        save_classifier(tiny(), **{**NAMES, "network": "vgg"}, scores={}, root=tmp_path)
+    with pytest.raises(ValueError, match="resnet, vgg"):
+        save_classifier(tiny(), **{**NAMES, "network": "lenet"}, scores={}, root=tmp_path)
 
 
 def test_shipped_classifier_is_as_good_as_its_scores_say():

@@ -245,7 +245,7 @@ def test_diverged_weights_are_refused(value, tmp_path):
     with torch.no_grad():
         density.network.head.g[0] = value
     with pytest.raises(ValueError, match="diverged"):
-        save_density(density, "fashion-mnist", tmp_path / "weights", run=tmp_path, recipe={})
+        save_density(density, tmp_path / "weights", run=tmp_path, test=random_images(1, 1, 8, 8), settings={})
     assert not list((tmp_path / "weights").glob("*"))
 
 
@@ -286,7 +286,7 @@ def test_a_finished_run_is_saved_scored_and_loads_again(data, tmp_path, monkeypa
     assert scores["test_images"] == 6 and scores["images_seen"] == 24
     assert scores["test_bits_per_dim"] == pytest.approx(bits.mean().item(), abs=2e-4)
     assert scores["fingerprint"] == fingerprint(loaded)
-    assert scores["recipe"]["batch_size"] == 4 and scores["recipe"]["cooldown_steps"] == 1
+    assert scores["settings"]["batch_size"] == 4 and scores["settings"]["cooldown_steps"] == 1
     assert (tmp_path / "run-weights" / training.LOG).read_text() == (tmp_path / "run" / loop.LOG).read_text()
 
 

@@ -154,7 +154,7 @@ def test_a_table_has_a_cell_for_every_attack_with_its_interval_and_the_papers_nu
     rows = [("normal", lambda a, e: Condition("fashion-mnist", a, e))]
     text = tables.accuracy_table(rows, here.record, "fashion-mnist").splitlines()
     assert text[0].count("|") == text[1].count("|") == text[2].count("|") == 9
-    assert "RAND, eps 8" in text[0] and "paper 93" in text[2] and "paper 24" in text[2]
+    assert "RAND, eps 8" in text[0] and "paper&nbsp;93" in text[2] and "paper&nbsp;24" in text[2]
 
 
 def test_figures_draw_what_they_are_given():

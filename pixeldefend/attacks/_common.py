@@ -9,9 +9,11 @@ from tqdm import tqdm
 
 from ..checks import check_choice, check_count, check_eps, check_eval_mode, check_images, check_labels
 from ..classifiers.inference import checked_logits, device_of
-from ..scaling import to_unit
+from ..scaling import TOP, to_unit
 
 LABEL_SOURCES = ("true", "predicted")
+ROUNDINGS = ("nearest", "outward")
+ROUNDING_ERROR = 1e-3  # levels: float32 pixels of [0, 1] are more exact than that
 BatchAttack = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -74,20 +76,41 @@ def gradient_sign(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     pixels = to_unit(images).requires_grad_()
     # the sum, unlike the mean, makes the result independent of the batch
     loss = F.cross_entropy(checked_logits(net, pixels), labels, reduction="sum")
-    gradient = torch.autograd.grad(loss, pixels, allow_unused=True)[0] if loss.requires_grad else None
+    return gradient_of(loss, pixels).sign().to(torch.int16)
+
+
+def gradient_of(output: Tensor, inputs: Tensor, *, retain_graph: bool = False) -> Tensor:
+    """Gradient of the scalar ``output``, made from a network's logits, with respect to ``inputs``.
+
+    Raises ``ValueError`` where there is none and where it is NaN.
+    """
+    gradient = None
+    if output.requires_grad:
+        gradient = torch.autograd.grad(output, inputs, allow_unused=True, retain_graph=retain_graph)[0]
     if gradient is None:
         raise ValueError("net's logits do not depend differentiably on the images; this attack needs their gradient")
     if gradient.isnan().any():
-        raise ValueError("the gradient of the cross-entropy with respect to the images is NaN")
-    return gradient.sign().to(torch.int16)
+        raise ValueError("the gradient of the network's output with respect to the images is NaN")
+    return gradient
 
 
-def step_within(levels: Tensor, clean: Tensor, step: Tensor, eps: int) -> Tensor:
+def step_within(levels: Tensor, clean: Tensor, step: Tensor, eps: int | Tensor) -> Tensor:
     """``levels + step``, projected on the L-infinity ball of radius ``eps`` around ``clean`` and on 0..255; uint8.
 
-    All in int16, where nothing wraps and nothing needs rounding.
+    All in integers of 16 bits or more, where nothing wraps and nothing needs rounding.
     """
     centre = clean.to(torch.int16)
     moved = levels.to(torch.int16) + step.to(torch.int16)
     moved = torch.minimum(torch.maximum(moved, centre - eps), centre + eps)
     return moved.clamp(0, 255).to(torch.uint8)
+
+
+def rounded_within(pixels: Tensor, clean: Tensor, eps: int, rounding: str = "nearest") -> Tensor:
+    """``pixels``, floats in [0, 1], as levels within ``eps`` of uint8 ``clean`` and within 0..255; uint8.
+
+    ``rounding`` is "nearest" or "outward": away from ``clean``.
+    """
+    change = pixels.detach() * TOP - clean
+    if rounding == "outward":
+        change = (change.abs() - ROUNDING_ERROR).ceil().clamp(min=0) * change.sign()
+    return step_within(clean, clean, change.round().to(torch.int16), eps)

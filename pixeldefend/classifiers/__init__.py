@@ -4,8 +4,10 @@ from .inference import accuracy, predict
 from .resnet import ResNet
 from .store import load_classifier, save_classifier, saved_classifiers
 from .training import train_classifier
+from .vgg import VGG
 
 __all__ = [
+    "VGG",
     "ResNet",
     "accuracy",
     "load_classifier",

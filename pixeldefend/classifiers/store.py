@@ -11,12 +11,15 @@ from torch import Tensor, nn
 
 from .. import paths
 from .resnet import ResNet
+from .vgg import VGG
 
 WEIGHTS, CONFIG, SCORES, LOG = "model.safetensors", "config.json", "scores.json", "log.jsonl"
-NETWORKS = {"resnet": ResNet}
+NETWORKS = {"resnet": ResNet, "vgg": VGG}
 SIZES = {  # the paper's (appendix C): a quarter of the feature maps for Fashion-MNIST
     ("cifar10", "resnet"): {"channels": 3, "width": 16, "units": 10},
+    ("cifar10", "vgg"): {"channels": 3, "width": 16, "side": 32},
     ("fashion-mnist", "resnet"): {"channels": 1, "width": 4, "units": 10},
+    ("fashion-mnist", "vgg"): {"channels": 1, "width": 4, "side": 28},
 }
 
 
@@ -43,7 +46,7 @@ def load_classifier(
 
     Args:
         data_set: "fashion-mnist" or "cifar10".
-        network: "resnet" (appendix C.1).
+        network: "resnet" (appendix C.1) or "vgg" (appendix C.2).
         training: how it was trained (section 2.2, appendix B); "normal" is plain cross-entropy.
         root: a folder of classifiers, each in a folder named ``<data set>-<network>-<training>``; ``None`` for those
             that come with the package.

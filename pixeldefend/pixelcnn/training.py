@@ -23,7 +23,7 @@ from ..fingerprint import fingerprint
 from ..images import DATA_SETS, load_images
 from .layers import Elementwise, concat_elu, gate_and_activate
 from .logistic import observed_log_probs, scale_levels
-from .model import PixelCNN
+from .model import WEIGHTS_FILE, PixelCNN
 from .network import Network, initialise_from_data
 
 FILTERS = {"fashion-mnist": 40, "cifar10": 160}  # appendix B: reduced to a quarter for Fashion-MNIST
@@ -177,7 +177,7 @@ def train_density(
     steps = max(1, images // batch_size)
     recipe = Recipe(steps=steps, cooldown_steps=round(cooldown * steps), learning_rate=learning_rate,
                     bfloat16=bfloat16, seed=seed)
-    train = load_images(data_set, "train").images
+    train, test = load_images(data_set, "train").images, load_images(data_set, "test").images
     channels, height, width = DATA_SETS[data_set].shape
     model = PixelCNN(channels=channels, height=height, width=width, filters=filters or FILTERS[data_set],
                      blocks=blocks, dropout=dropout)
@@ -188,33 +188,39 @@ def train_density(
         raise InterruptedError(f"stopped after {done} of {steps} steps; the same call goes on from {folder}")
     model.network.load_state_dict(job.averaged_state())
     weights = Path(weights) if weights else paths.WEIGHTS / "pixelcnn" / name
-    return save_density(model, data_set, weights, run=folder, recipe={**asdict(recipe), "batch_size": batch_size})
+    settings = {"data_set": data_set, "training_images": len(train), "batch_size": batch_size, **asdict(recipe)}
+    return save_density(model, weights, run=folder, test=test, settings=settings, progress=progress)
 
 
-def save_density(model: PixelCNN, data_set: str, weights: Path, *, run: Path, recipe: dict) -> PixelCNN:
-    """Write the density to ``weights`` in float16, with the run's log and its score on all test images; return it as
-    it loads again (float32, eval mode, on the model's device)."""
+def save_density(model: PixelCNN, weights: Path, *, run: Path, test: Tensor, settings: dict,
+                 progress: bool = False) -> PixelCNN:
+    """Write the density to ``weights`` in float16, with the run's log and its score on the ``test`` images.
+
+    Returns it as it loads again: float32, in eval mode, on the model's device.
+
+    Raises:
+        ValueError: the weights do not fit into float16.
+    """
     weights.mkdir(parents=True, exist_ok=True)
     half = copy.deepcopy(model).half()
     if not all(value.isfinite().all() for value in half.state_dict().values()):
         raise ValueError("the weights do not fit into float16: the training has diverged")
     half.save_pretrained(weights)
+    (weights / WEIGHTS_FILE).chmod(0o644)  # safetensors leaves it readable to its owner only
     shutil.copyfile(run / loop.LOG, weights / LOG)
     model = PixelCNN.from_pretrained(weights).to(model.device)
-    test = load_images(data_set, "test", limit=None)
-    bits = model.bits_per_dim(test.images, precision="bfloat16", progress=True)
+    bits = model.bits_per_dim(test, precision="bfloat16", progress=progress)
     state = loop.load_checkpoint(run / loop.CHECKPOINT)
     scores = {
-        "data_set": data_set,
         "test_images": len(test),
         "test_bits_per_dim": round(bits.mean().item(), 4),
         "test_bits_per_dim_std": round(bits.std().item(), 4),
         "scored_in": "bfloat16",
         "stored_as": "float16",
-        "images_seen": state["step"] * recipe["batch_size"],
+        "images_seen": state["step"] * settings["batch_size"],
         "training_seconds": round(state["seconds"], 1),
         "fingerprint": fingerprint(model),
-        "recipe": recipe,
+        "settings": settings,
     }
     (weights / SCORES).write_text(json.dumps(scores, indent=2) + "\n")
     return model

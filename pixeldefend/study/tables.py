@@ -24,8 +24,8 @@ def wilson_interval(successes: int, trials: int, *, z: float = 1.959964) -> tupl
 def accuracy_cell(record: Record, paper: float | None) -> str:
     """One cell in Markdown: accuracy in percent with its 95 % interval, and the paper's number."""
     low, high = wilson_interval(int(record.correct.sum()), len(record))
-    ours = f"**{100 * record.accuracy:.1f}** [{100 * low:.0f}, {100 * high:.0f}]"
-    return ours if paper is None else f"{ours}<br>paper {paper:.0f}"
+    ours = f"**{100 * record.accuracy:.1f}**<br>[{100 * low:.0f},&nbsp;{100 * high:.0f}]"
+    return ours if paper is None else f"{ours}<br>paper&nbsp;{paper:.0f}"
 
 
 def accuracy_table(rows: Sequence[tuple[str, Callable[[str, int], Condition]]], record: Callable[[Condition], Record],
