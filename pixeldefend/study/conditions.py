@@ -10,7 +10,7 @@ EPS_ATTACK = {"fashion-mnist": (8, 25), "cifar10": (2, 8, 16)}
 EPS_DEFEND = {"fashion-mnist": 32, "cifar10": 16}
 PAPER_TABLE = {"fashion-mnist": "table_1", "cifar10": "table_2"}
 ATTACKS = ("rand", "fgsm", "bim")  # those built so far, in the order of the paper's columns
-REFERENCE_IMAGES = {"train": 10_000, "held-out": 5_000}  # scored once, for detection without the training images
+REFERENCE_IMAGES = {"train": 5_000, "held-out": 5_000}  # scored once: the training images are not in the repository
 NAMES = {"clean": "clean", "rand": "RAND", "fgsm": "FGSM", "bim": "BIM"}
 
 
