@@ -98,8 +98,8 @@ for a in attacks:
     for e in (small, large):
         record = records[a, e]
         wrong = len(record) - int(record.correct.sum())
-        low, high = tables.wilson_interval(wrong, len(record))
-        cells += [f"{record.bits.mean():.2f}", f"{100 * wrong / len(record):.1f} % [{100 * low:.0f}, {100 * high:.0f}]"]
+        interval = tables.percent_interval(wrong, len(record))
+        cells += [f"{record.bits.mean():.2f}", f"{100 * wrong / len(record):.1f}&nbsp;%<br>{interval}"]
     lines.append("| " + " | ".join(cells) + " |")
 glue("errors", Markdown("\n".join(lines)), display=False)
 

@@ -105,8 +105,8 @@ glue("same_prediction", int((predict(net, half) == predict(net, full)).sum()), d
 # %% [markdown]
 # ## A note on precision
 #
-# The network's arithmetic in this chapter is bfloat16, about twice as fast here as float32; probabilities are float32
-# throughout. On the {glue:text}`n_sample:d` images of the gallery the two choose different levels for
+# The network's arithmetic in this chapter is bfloat16, which is faster than float32 on recent processors; probabilities are
+# float32 throughout. On the {glue:text}`n_sample:d` images of the gallery the two choose different levels for
 # {glue:text}`share_different:.1f` % of the sub-pixels (one different choice changes what follows), the mean bits per dimension
 # differ by {glue:text}`bits_different:.4f`, and the ResNet sees the same class in {glue:text}`same_prediction:d` of
 # {glue:text}`n_sample:d` images.

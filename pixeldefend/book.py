@@ -64,7 +64,7 @@ def build(profile: str = "laptop", *, notebooks: Sequence[str] | None = None, re
     Args:
         profile: a profile of ``notebooks/params.yml``: ``"smoke"``, ``"laptop"`` or ``"paper"``.
         notebooks: names without suffix of the only notebooks to run; the others are taken as they were last executed.
-        recompute: run every notebook, with ``PIXELDEFEND_RECOMPUTE=1`` so that it does not load stored records either.
+        recompute: run every notebook; ``PIXELDEFEND_RECOMPUTE`` tells them to load no record older than this build.
         destination: folder for the pages; ``_build/html`` unless given.
         root: the checkout whose book is built.
 
@@ -147,7 +147,7 @@ def _write_notebook(notebook, path: Path) -> None:
 def _environment(recompute: bool) -> Iterator[None]:
     """The environment variables the kernels inherit, put back afterwards."""
     before = dict(os.environ)
-    os.environ.update(ENVIRONMENT | ({"PIXELDEFEND_RECOMPUTE": "1"} if recompute else {}))
+    os.environ.update(ENVIRONMENT | ({"PIXELDEFEND_RECOMPUTE": str(time.time())} if recompute else {}))
     try:
         yield
     finally:

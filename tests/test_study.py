@@ -1,6 +1,8 @@
 """The study: the paper's grid, records on disk, tables, and a whole lab on a toy data set."""
 
 import json
+import os
+import time
 
 import pytest
 import torch
@@ -126,7 +128,25 @@ def test_a_lab_computes_a_record_once_and_again_when_the_weights_change(toy_lab)
     other = toy_lab().record(condition)
     assert other.bits_per_dim != first.bits_per_dim and other.config["density"] != first.config["density"]
     assert load_record(path) == other
-    assert toy_lab(recompute=True).record(condition).bits_per_dim == other.bits_per_dim
+
+
+def test_a_build_that_recomputes_computes_each_record_once(toy_lab, monkeypatch):
+    condition = Condition("fashion-mnist", "rand", 8)
+    path = toy_lab.folder / "records" / f"{condition.name}.json"
+
+    def written(**options):
+        toy_lab(**options).record(condition)
+        return path.stat().st_mtime_ns
+
+    first = written()
+    monkeypatch.setenv("PIXELDEFEND_RECOMPUTE", str(time.time()))
+    os.utime(path, (first / 1e9 - 5, first / 1e9 - 5))
+    again = written()
+    assert again > first, "older than the build: computed anew"
+    assert written() == again, "and then loaded"
+    assert written(recompute=False) == again
+    os.utime(path, (first / 1e9 - 5, first / 1e9 - 5))
+    assert written(recompute=True) > again
 
 
 def test_a_lab_purifies_what_was_attacked_without_a_defence(toy_lab):

@@ -112,8 +112,8 @@ def gallery(rows: Mapping[str, Tensor], *, captions: Mapping[str, Sequence[str]]
             if n < len(images):
                 show(axes, images[n])
             if captions and title in captions and n < len(captions[title]):
-                axes.set_xlabel(captions[title][n], fontsize=7, labelpad=2)
-        line[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=9)
+                axes.set_xlabel(captions[title][n], fontsize=9, labelpad=2)
+        line[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=11)
     return figure
 
 

@@ -27,7 +27,8 @@ class Lab:
         data_set: "fashion-mnist".
         profile: "smoke", "laptop" or "paper": see `conditions.PROFILES`.
         precision: of the network when images are scored and purified; part of every record's configuration.
-        recompute: compute every condition anew; by default what ``PIXELDEFEND_RECOMPUTE=1`` says.
+        recompute: load no record from before now. By default none from before the time that ``PIXELDEFEND_RECOMPUTE``
+            gives (in seconds since 1970; a build sets it), so that each is computed once for all notebooks of a build.
         records: where records lie; by default ``data/records/<profile>``, and a git-ignored cache for "smoke".
     """
 
@@ -36,7 +37,9 @@ class Lab:
                  device: torch.device | str = "cpu", progress: bool = False):
         check_choice(profile, PROFILES, name="profile")
         self.data_set, self.profile, self.precision = data_set, PROFILES[profile], precision
-        self.recompute = os.environ.get("PIXELDEFEND_RECOMPUTE") == "1" if recompute is None else recompute
+        self.not_before = time.time() if recompute else 0.0
+        if recompute is None:
+            self.not_before = float(os.environ.get("PIXELDEFEND_RECOMPUTE", 0))
         default = paths.ROOT / "cache" / "records" if profile == "smoke" else paths.RECORDS
         self.records = Path(records) if records else default / profile
         self.device, self.progress = device, progress
@@ -94,7 +97,8 @@ class Lab:
             "density": self.density_fingerprint,
             "classifier": fingerprint(net),
         }
-        return self._load_or_compute(condition.name, config, lambda: self._evaluate(condition, net))
+        path = self.records / f"{condition.name}.json"
+        return self._load_or_compute(path, config, lambda: self._evaluate(condition, net), not_before=self.not_before)
 
     def _evaluate(self, condition: Condition, net: nn.Module) -> tuple[list, list, Tensor]:
         images = self.defended(condition)
@@ -117,7 +121,7 @@ class Lab:
             return [], [], self.density.bits_per_dim(data.images, precision=self.precision, progress=self.progress)
 
         path = paths.RECORDS / "reference" / f"{self.density_name}-{split}.json"
-        return self._load_or_compute(path.stem, config, evaluate, path=path, recompute=False)
+        return self._load_or_compute(path, config, evaluate, not_before=0.0)
 
     def detector(self, split: str) -> LikelihoodDetector:
         """A detector calibrated on "train" images (as the paper) or on "held-out" ones (which keeps the test valid)."""
@@ -127,10 +131,8 @@ class Lab:
         """The condition of this data set with the paper's eps_defend, after an attack on the normally trained ResNet."""
         return Condition(self.data_set, attack, eps, defence="pixeldefend", eps_defend=EPS_DEFEND[self.data_set])
 
-    def _load_or_compute(self, name: str, config: dict, evaluate, *, path: Path | None = None,
-                         recompute: bool | None = None) -> Record:
-        path = path or self.records / f"{name}.json"
-        if path.exists() and not (self.recompute if recompute is None else recompute):
+    def _load_or_compute(self, path: Path, config: dict, evaluate, *, not_before: float) -> Record:
+        if path.exists() and path.stat().st_mtime >= not_before:
             record = load_record(path)
             if record.config == config:
                 return record

@@ -21,10 +21,15 @@ def wilson_interval(successes: int, trials: int, *, z: float = 1.959964) -> tupl
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def percent_interval(successes: int, trials: int) -> str:
+    """The 95 % interval in percent, in Markdown that does not break at its comma."""
+    low, high = wilson_interval(successes, trials)
+    return f"[{100 * low:.1f},&nbsp;{100 * high:.1f}]"
+
+
 def accuracy_cell(record: Record, paper: float | None) -> str:
     """One cell in Markdown: accuracy in percent with its 95 % interval, and the paper's number."""
-    low, high = wilson_interval(int(record.correct.sum()), len(record))
-    ours = f"**{100 * record.accuracy:.1f}**<br>[{100 * low:.0f},&nbsp;{100 * high:.0f}]"
+    ours = f"**{100 * record.accuracy:.1f}**<br>{percent_interval(int(record.correct.sum()), len(record))}"
     return ours if paper is None else f"{ours}<br>paper&nbsp;{paper:.0f}"
 
 
