@@ -55,7 +55,7 @@ def test_crosscheck_stays_out_of_the_lock():
 def test_conda_environment_installs_the_lock_and_an_allowed_python():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
-    assert pip == [f"-r {LOCK}", "--no-deps -e ."]
+    assert pip == [f"-r {LOCK}", "-e ."]
     (python,) = [entry for entry in environment["dependencies"] if str(entry).startswith("python=")]
     assert Version(python.removeprefix("python=")) in SpecifierSet(project["requires-python"])
 
