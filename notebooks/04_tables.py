@@ -27,8 +27,8 @@ small, large = EPS_ATTACK[lab.data_set]
 # a whole and were left with an accuracy of 9 % on CIFAR-10; a table such as this one must not be read as a claim of
 # white-box robustness.
 #
-# Attacks and purified images are integers from 0 to 255 throughout. The number in brackets is the 95 % Wilson interval;
-# the paper gives none.
+# Attacks and purified images are integers from 0 to 255 throughout. In brackets stands the 95 % Wilson interval,
+# rounded outward; the paper gives none.
 
 # %% tags=["remove-output", "hide-input"]
 def normal(attack, eps):

@@ -72,6 +72,13 @@ def test_wilson_intervals(successes, trials, low, high):
     assert tables.wilson_interval(successes, trials) == pytest.approx((low, high), abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("successes", "trials", "text"), [(0, 1000, "[0,&nbsp;1]"), (900, 1000, "[87,&nbsp;92]"), (50, 100, "[40,&nbsp;60]")]
+)
+def test_printed_intervals_are_rounded_outward(successes, trials, text):
+    assert tables.percent_interval(successes, trials) == text
+
+
 @pytest.mark.parametrize(("successes", "trials"), [(1, 0), (3, 2), (-1, 2)])
 def test_impossible_counts_are_refused(successes, trials):
     with pytest.raises(ValueError, match="trials"):

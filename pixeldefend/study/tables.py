@@ -22,9 +22,9 @@ def wilson_interval(successes: int, trials: int, *, z: float = 1.959964) -> tupl
 
 
 def percent_interval(successes: int, trials: int) -> str:
-    """The 95 % interval in percent, in Markdown that does not break at its comma."""
+    """The 95 % interval in percent, rounded outward, in Markdown that does not break at its comma."""
     low, high = wilson_interval(successes, trials)
-    return f"[{100 * low:.1f},&nbsp;{100 * high:.1f}]"
+    return f"[{math.floor(100 * low)},&nbsp;{math.ceil(100 * high)}]"
 
 
 def accuracy_cell(record: Record, paper: float | None) -> str:
