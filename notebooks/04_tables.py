@@ -62,7 +62,7 @@ for (title, attack, eps), record in records.items():
 # {glue:text}`normal_bim_8:.1f` % of them correctly classified; after purification it is {glue:text}`purified_bim_8:.1f` %. At
 # $\epsilon = 25$ the figures are {glue:text}`normal_bim_25:.1f` % and {glue:text}`purified_bim_25:.1f` %. Purification has its
 # price: on images that nobody attacked, accuracy goes from {glue:text}`clean:.1f` % to {glue:text}`clean_purified:.1f` %,
-# because fine texture, the very thing that tells a shirt from a coat, is smoothed away.
+# perhaps because fine texture, which helps to tell a shirt from a coat, is smoothed away; that was not tested.
 
 # %% tags=["remove-output", "hide-input"]
 lines = ["| | strongest attack, eps 8 | worst attack per image, eps 8 | strongest attack, eps 25 | worst attack per image, eps 25 |",

@@ -1,5 +1,6 @@
 """README.md tells the truth: its code runs, its commands exist, its files are there, nothing is left to fill in."""
 
+import json
 import re
 import shlex
 
@@ -86,3 +87,10 @@ def test_nothing_is_left_to_fill_in():
 
 def test_it_says_that_the_defence_is_broken():
     assert "BPDA" in README and "9 %" in README
+
+
+def test_the_shipped_models_numbers_are_those_of_their_scores():
+    density = json.loads((paths.WEIGHTS / "pixelcnn/fashion-mnist/scores.json").read_text())
+    classifier = json.loads((paths.WEIGHTS / "classifiers/fashion-mnist-resnet-normal/scores.json").read_text())
+    assert f"({density['test_bits_per_dim']:.2f} bits per dimension on the test images)" in README
+    assert f"({100 * classifier['test_accuracy']:.1f} % test accuracy)" in " ".join(README.split())
