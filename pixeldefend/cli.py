@@ -1,7 +1,7 @@
 """The console command ``pixeldefend``: one sub-command for each long job, see ``pixeldefend --help``.
 
 Bad input ends with exit code 1, or 2 if the command line itself is wrong, and one line on stderr. An interrupted command
-goes on where it stopped when it is given again.
+goes on where it stopped when it is given again. Training, ``score``, ``attack`` and ``purify`` run under torchrun too.
 """
 
 import argparse
@@ -10,12 +10,13 @@ from collections.abc import Sequence
 
 import torch
 
-from . import __version__
+from . import __version__, distributed
 from .commands import COMMANDS, GROUPS
+from .commands.chunks import ShardError
 from .pages import BookError
 
 PROGRAM = "pixeldefend"
-REFUSED = (ValueError, TypeError, OSError, ImportError, BookError, torch.OutOfMemoryError)
+REFUSED = (ValueError, TypeError, OSError, ImportError, BookError, torch.OutOfMemoryError, ShardError)
 INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C ended
 
 
@@ -50,7 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
             groups[group[0]] = child.add_subparsers(required=True, metavar="WHAT")
         parent = groups[group[0]] if group else top
         child = parent.add_parser(name, help=command.help, description=command.help)
-        child.set_defaults(run=command.run)
+        child.set_defaults(run=command.run, device="cpu")  # for a command without --device
         command.arguments(child)
     return parser
 
@@ -59,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code: 0, 1 after one line on stderr, or 130 when interrupted."""
     try:
         options = make_parser().parse_args(argv)
-        options.run(options)
+        with distributed.process_group(options.device) as options.device:
+            options.run(options)
     except KeyboardInterrupt:
         print(f"{PROGRAM}: error: interrupted; the same command goes on from what was finished", file=sys.stderr)
         return INTERRUPTED

@@ -2,7 +2,8 @@
 
 Everything random in step t follows from (seed, t) alone: the order of the examples, and, through a reseeded and then
 restored global generator, dropout and augmentation. So a checkpoint needs no random state, and a run that was stopped,
-or killed, goes on exactly as if it had not been.
+or killed, goes on exactly as if it had not been. Under torchrun (see `distributed`) that noise follows from the rank as
+well, so several processes give what one gives, up to rounding, where there is none.
 """
 
 import json
@@ -20,9 +21,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from . import distributed
+
 CHECKPOINT = "checkpoint.pt"
 KEPT_CHECKPOINT = "kept.pt"  # a copy of the checkpoint at Plan.keep_step
 LOG = "log.jsonl"
+RANKS_APART = 0x9E3779B1  # spreads the ranks over 2^32 seeds, of which more are the same to torch's CPU generator
 
 
 class Job(Protocol):
@@ -31,7 +35,10 @@ class Job(Protocol):
     settings: dict
 
     def step(self, index: Tensor, step: int) -> dict[str, float]:
-        """Update once on the examples ``index`` (int64, (B,)); return numbers to log, averaged over the batch."""
+        """Update once on the examples ``index`` (int64, (B,)); return numbers to log, averaged over the batch.
+
+        Under torchrun ``index`` is this process's part of the batch.
+        """
 
     def state_dict(self) -> dict: ...
 
@@ -68,9 +75,16 @@ def batch_indices(plan: Plan, step: int) -> Tensor:
 
 @contextmanager
 def seeded(seed: int, step: int) -> Iterator[None]:
-    """Run a block with torch's global generators seeded from (seed, step), and put them back afterwards."""
-    with torch.random.fork_rng():
-        torch.manual_seed(_mix(seed, step))
+    """Run a block with torch's global generators seeded from (seed, step, rank), and put them back afterwards."""
+    with own_randomness(_mix(seed, step + distributed.rank() * RANKS_APART)):
+        yield
+
+
+@contextmanager
+def own_randomness(seed: int) -> Iterator[None]:
+    """Run a block with torch's global generators seeded with ``seed``, and put them back afterwards."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):  # left to itself, torch warns of several GPUs
+        torch.manual_seed(seed)
         yield
 
 
@@ -96,67 +110,92 @@ def run(job: Job, plan: Plan, folder: Path, *, progress: bool = True) -> int:
     SIGTERM and Ctrl-C end the run after the current step, with a checkpoint. ``folder`` then holds ``checkpoint.pt``
     and ``log.jsonl``, one line every ``log_every`` steps with the mean of the job's numbers since the line before.
 
+    Under torchrun each process works on its part of every batch, a signal to one ends all after the same step, and
+    rank 0 alone writes ``folder``, which all must see. A run may be resumed with another number of processes.
+
     Raises:
-        ValueError: the checkpoint was made with other settings, seed or batch size.
+        ValueError: the checkpoint was made with other settings, seed or batch size; the processes cannot share a batch
+            equally, or found different checkpoints.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if plan.batch_size % distributed.world_size():
+        raise ValueError(f"{distributed.world_size()} processes cannot share batch_size {plan.batch_size} equally")
+    first = distributed.rank() == 0
     done, seconds, sums = _resume(job, plan, folder)
-    stop = _StopRequest()
+    stop, stopped = _StopRequest(), False
     started = saved = time.monotonic()
-    bar = tqdm(total=plan.steps, initial=done, unit="step", disable=None if progress else True)
-    with stop, bar, open(folder / LOG, "a") as log:
-        while done < plan.steps and not stop.requested:
+    bar = tqdm(total=plan.steps, initial=done, unit="step", disable=None if progress and first else True)
+    with stop, bar:
+        while done < plan.steps and not stopped:
             with seeded(plan.seed, done):
-                numbers = job.step(batch_indices(plan, done), done)
+                numbers = job.step(distributed.own_part(batch_indices(plan, done)), done)
+            numbers, stopped = _agree(numbers, stop.requested)
             done += 1
             for name, value in numbers.items():
                 sums[name] = sums.get(name, 0.0) + value
             bar.update()
+            elapsed = seconds + time.monotonic() - started
             if done % plan.log_every == 0:
                 means = {name: value / plan.log_every for name, value in sums.items()}
                 sums = {}
-                elapsed = seconds + time.monotonic() - started
-                entry = {"step": done, "images": done * plan.batch_size, "seconds": round(elapsed, 1)}
-                _write_line(log, entry | means)
                 bar.set_postfix({name: f"{value:.4g}" for name, value in means.items()})
+                if first:
+                    entry = {"step": done, "images": done * plan.batch_size, "seconds": round(elapsed, 1)}
+                    _write_line(folder / LOG, entry | means)
             due = time.monotonic() - saved > plan.save_every_seconds
-            if due or done in (plan.steps, plan.keep_step) or stop.requested:
-                state = {"settings": _settings(job, plan), "step": done, "sums": sums}
-                state |= {"seconds": seconds + time.monotonic() - started, "job": job.state_dict()}
-                save_atomically(state, folder / CHECKPOINT)
+            if first and (due or stopped or done in (plan.steps, plan.keep_step)):
+                _save(job, plan, folder, {"step": done, "sums": sums, "seconds": elapsed})
                 saved = time.monotonic()
-            if done == plan.keep_step:
-                shutil.copyfile(folder / CHECKPOINT, folder / KEPT_CHECKPOINT)
     return done
 
 
+def _save(job: Job, plan: Plan, folder: Path, state: dict) -> None:
+    save_atomically(state | {"settings": _settings(job, plan), "job": job.state_dict()}, folder / CHECKPOINT)
+    if state["step"] == plan.keep_step:
+        shutil.copyfile(folder / CHECKPOINT, folder / KEPT_CHECKPOINT)
+
+
+def _agree(numbers: dict[str, float], stop: bool) -> tuple[dict[str, float], bool]:
+    """The numbers' means over the processes, and whether any of these wants to stop."""
+    *means, stops = distributed.mean([*numbers.values(), float(stop)])
+    return dict(zip(numbers, means, strict=True)), stops > 0
+
+
 def _resume(job: Job, plan: Plan, folder: Path) -> tuple[int, float, dict[str, float]]:
-    path = folder / CHECKPOINT
+    state = _load(job, plan, folder / CHECKPOINT)
+    steps = distributed.gather(state["step"])  # and nobody goes on, perhaps to the next checkpoint, before all have read
+    if len(set(steps)) > 1:
+        raise ValueError(f"the processes found checkpoints of different steps {steps}: do all of them see {folder}?")
+    if distributed.rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        _drop_lines_after(folder / LOG, state["step"])
+    return state["step"], state["seconds"], state["sums"]
+
+
+def _load(job: Job, plan: Plan, path: Path) -> dict:
     if not path.exists():
-        (folder / LOG).write_text("")
-        return 0, 0.0, {}
+        return {"step": 0, "seconds": 0.0, "sums": {}}
     state = load_checkpoint(path)
     now = _settings(job, plan)
     if state["settings"] != now:
         changed = sorted(k for k in now.keys() | state["settings"].keys() if now.get(k) != state["settings"].get(k))
         raise ValueError(f"{path} was made with other settings ({', '.join(changed)}); use those, or another folder")
     job.load_state_dict(state["job"])
-    _drop_lines_after(folder / LOG, state["step"])
-    return state["step"], state["seconds"], state["sums"]
+    return state
 
 
 def _settings(job: Job, plan: Plan) -> dict:
     return {**job.settings, "batch_size": plan.batch_size, "seed": plan.seed, "examples": plan.examples}
 
 
-def _write_line(log, entry: dict) -> None:
-    log.write(json.dumps(entry) + "\n")
-    log.flush()
+def _write_line(path: Path, entry: dict) -> None:
+    with open(path, "a") as log:
+        log.write(json.dumps(entry) + "\n")
 
 
 def _drop_lines_after(path: Path, step: int) -> None:
     """A killed run may have logged steps after its last checkpoint; they will be run, and logged, again."""
-    whole = [line for line in path.read_text().splitlines() if line.endswith("}")]  # it may have cut off the last line
+    text = path.read_text() if path.exists() else ""
+    whole = [line for line in text.splitlines() if line.endswith("}")]  # it may have cut off the last line
     kept = [line for line in whole if json.loads(line)["step"] <= step]
     path.write_text("".join(line + "\n" for line in kept))
 

@@ -8,11 +8,13 @@ import torch.nn.functional as F
 
 from pixeldefend import loop
 from pixeldefend.classifiers import ResNet, load_classifier, predict, train_classifier, training
+from pixeldefend.classifiers.losses import TRAININGS
 from pixeldefend.classifiers.training import ClassifierJob, Recipe
 from pixeldefend.images import Images
 from pixeldefend.scaling import to_unit
 
 SIZE = {"channels": 1, "width": 2, "units": 1}
+ADVERSARIAL = ("adversarial-fgsm", "adversarial-bim")
 
 
 def squares(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -87,11 +89,13 @@ def test_about_half_of_the_images_are_flipped_horizontally():
 
 
 @pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("training", ["normal", *ADVERSARIAL])
 @pytest.mark.parametrize("stop", [3, 6], ids=["before the rate falls", "after it"])
-def test_resumed_training_equals_uninterrupted(bfloat16, stop, tmp_path):
-    whole, again = (job(bfloat16=bfloat16) for _ in range(2))
+def test_resumed_training_equals_uninterrupted(bfloat16, training, stop, tmp_path):
+    recipe = {"bfloat16": bfloat16, "training": training}
+    whole, again = (job(**recipe) for _ in range(2))
     run(whole, tmp_path / "whole")
-    run(job(bfloat16=bfloat16), tmp_path / "parts", steps=stop)  # as a run that a signal ended
+    run(job(**recipe), tmp_path / "parts", steps=stop)  # as a run that a signal ended
     run(again, tmp_path / "parts")
     assert_same_state(whole, again)
     assert not torch.equal(whole.model.classify.weight, job().model.classify.weight)
@@ -103,6 +107,34 @@ def test_resuming_with_another_recipe_is_refused(change, tmp_path):
     run(job(), tmp_path, steps=2)
     with pytest.raises(ValueError, match=next(iter(change))):
         run(job(**change), tmp_path)
+
+
+def test_resuming_with_another_adversarial_std_is_refused(tmp_path):
+    run(job(training="adversarial-fgsm"), tmp_path, steps=2)
+    with pytest.raises(ValueError, match="adversarial_std"):
+        run(job(training="adversarial-fgsm", adversarial_std=25.0), tmp_path)
+
+
+@pytest.mark.parametrize("training", ["normal", "label-smoothing"])
+def test_settings_have_no_adversarial_std_where_nothing_is_attacked(training):
+    """Older checkpoints have none, and must still resume."""
+    settings = job(training=training).settings
+    assert settings.keys() == SIZE.keys() | {"steps", "training", "learning_rate", "momentum", "penalty", "milestones",
+                                             "flip", "bfloat16", "seed"}
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+def test_every_way_of_training_lowers_its_loss(training):
+    trained = job(steps=60, training=training, bfloat16=True)
+    numbers = []
+    for step in range(60):
+        with loop.seeded(0, step):
+            numbers.append(trained.step(loop.batch_indices(loop.Plan(40, 20, 60), step), step))
+    first, last = ({name: sum(n[name] for n in part) / 10 for name in part[0]} for part in (numbers[:10], numbers[-10:]))
+    assert last["loss"] < 0.8 * first["loss"]
+    assert last["accuracy"] > first["accuracy"] + 0.2
+    assert first.keys() == {"loss", "accuracy", "learning_rate"} | ({"adversarial_accuracy"} & set(last))
+    assert ("adversarial_accuracy" in last) == (training in ADVERSARIAL)
 
 
 @pytest.fixture
@@ -137,6 +169,21 @@ def test_train_score_save_and_load(small_data, tmp_path):
     assert torch.equal(predict(again, images), predict(model, images))
 
 
+@pytest.mark.parametrize("training, change", [
+    ("label-smoothing", {}), ("adversarial-fgsm", {"adversarial_std": 25.0}), ("adversarial-bim", {"adversarial_std": 8.0}),
+])
+def test_other_ways_of_training_are_saved_under_their_name(training, change, small_data, tmp_path):
+    train_classifier("fashion-mnist", "resnet", training, epochs=5, batch_size=16, folder=tmp_path / "run",
+                     weights=tmp_path, progress=False, **change)
+    folder = tmp_path / f"fashion-mnist-resnet-{training}"
+    settings = json.loads((folder / "config.json").read_text())["settings"]
+    assert {"training": training, **change}.items() <= settings.items()
+    assert [name for name in settings if name.startswith("adversarial")] == list(change)
+    (line,) = (folder / "log.jsonl").read_text().splitlines()
+    assert ("adversarial_accuracy" in json.loads(line)) == (training in ADVERSARIAL)
+    assert not load_classifier("fashion-mnist", "resnet", training=training, root=tmp_path).training
+
+
 def test_a_stopped_run_says_so_and_saves_no_weights(small_data, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "run", lambda *_, **__: 7)
     with pytest.raises(InterruptedError, match="7 of 20 steps"):
@@ -147,7 +194,8 @@ def test_a_stopped_run_says_so_and_saves_no_weights(small_data, tmp_path, monkey
 BAD_CALLS = {
     "data set": ({"data_set": "mnist"}, ValueError, "cifar10, fashion-mnist"),
     "network": ({"network": "lenet"}, ValueError, "resnet, vgg"),
-    "training": ({"training": "adversarial-fgsm"}, ValueError, "normal"),
+    "training": ({"training": "adversarial"}, ValueError, "adversarial-bim, adversarial-fgsm, label-smoothing, normal"),
+    "adversarial std": ({"adversarial_std": 0.0}, ValueError, "adversarial_std"),
     "no epochs": ({"epochs": 0}, ValueError, "epochs"),
     "half an epoch": ({"epochs": 0.5}, TypeError, "epochs"),
 }
@@ -161,10 +209,13 @@ def test_bad_calls(change, kind, mention, tmp_path):
 
 
 def test_bad_recipes():
-    with pytest.raises(ValueError, match="choose one of: normal"):
-        Recipe(steps=1, training="label-smoothing")
+    with pytest.raises(ValueError, match="choose one of: adversarial-bim"):
+        Recipe(steps=1, training="smooth")
     with pytest.raises(ValueError, match="learning_rate"):
         Recipe(steps=1, learning_rate=0.0)
+    for std in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="adversarial_std"):
+            Recipe(steps=1, adversarial_std=std)
 
 
 @pytest.mark.parametrize("images, labels, kind", [

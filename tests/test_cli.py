@@ -13,7 +13,7 @@ from nets import random_images, small_density
 
 from pixeldefend import PixelDefend, attacks, cli, load_images, p_values, predict
 from pixeldefend.classifiers import ResNet, load_classifier, save_classifier, train_classifier
-from pixeldefend.commands import COMMANDS, archives, training
+from pixeldefend.commands import COMMANDS, archives, chunks, training
 from pixeldefend.pages import BookError
 from pixeldefend.pixelcnn.training import train_density
 
@@ -24,7 +24,7 @@ COUNT = 7
 def lab(tmp_path, monkeypatch):
     """A folder with a tiny density, a tiny classifier and a file of images; short chunks; it is the working folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(archives, "CHUNK", 2)
+    monkeypatch.setattr(chunks, "CHUNK", 2)
     small_density(1).save_pretrained("density")
     net = ResNet(channels=1, width=2, units=1)
     net.reset_parameters(torch.Generator().manual_seed(0))
@@ -61,7 +61,7 @@ RESUMABLE = {"score": SCORE, "attack": f"{ATTACK} --attack bim --eps 8", "purify
 
 
 def test_score_writes_the_density_s_numbers_and_p_values_against_a_reference(lab, capsys, monkeypatch):
-    monkeypatch.setattr(archives, "CHUNK", 512)
+    monkeypatch.setattr(chunks, "CHUNK", 512)
     save("reference.npz", images=random_images(20, 1, 8, 8, seed=3))
     assert run("score reference.npz --density density --output bits.npz") == 0
     assert run(f"{SCORE} --reference bits.npz") == 0
@@ -173,43 +173,41 @@ def test_book_passes_its_options_on_and_says_where_the_book_is(lab, monkeypatch,
 # -- interruptions ----------------------------------------------------------------------------------------------------
 
 
-def interrupt_after(monkeypatch, chunks: int):
+def interrupt_after(monkeypatch, count: int):
     """Make the given number of chunks finish, then Ctrl-C."""
-    write, written = archives.write_archive, []
+    write, written = chunks.write_archive, []
 
     def write_and_stop(path, **arrays):
         write(path, **arrays)
         written.append(path)
-        if len(written) == chunks:
+        if len(written) == count:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(archives, "write_archive", write_and_stop)
+    monkeypatch.setattr(chunks, "write_archive", write_and_stop)
 
 
-@pytest.mark.parametrize("chunks", [1, 2])
+@pytest.mark.parametrize("finished", [1, 2])
 @pytest.mark.parametrize("command", RESUMABLE.values(), ids=RESUMABLE)
-def test_an_interrupted_command_goes_on_and_writes_the_same_file(command, chunks, lab, monkeypatch, capsys):
-    monkeypatch.setattr(archives, "CHUNK", 2)
-    monkeypatch.setattr("pixeldefend.commands.images.SCORING_CHUNK", 2)
+def test_an_interrupted_command_goes_on_and_writes_the_same_file(command, finished, lab, monkeypatch, capsys):
     assert run(command) == 0
     whole = (lab / "out.npz").read_bytes()
     (lab / "out.npz").unlink()
     with monkeypatch.context() as patch:
-        interrupt_after(patch, chunks)
+        interrupt_after(patch, finished)
         assert run(command) == cli.INTERRUPTED
     assert re.fullmatch(r"pixeldefend: error: interrupted.*\n", capsys.readouterr().err)
     assert not (lab / "out.npz").exists()
-    assert len(load("out.partial.npz")["result"]) == 2 * chunks
+    assert [len(load(path)["result"]) for path in (lab / "out.parts").iterdir()] == [2] * finished
     rows = record_rows(monkeypatch)
     assert run(command) == 0
-    assert rows[0] == 2 * chunks, "what was finished is not computed again"
+    assert rows == list(range(2 * finished, COUNT, 2)), "what was finished is not computed again"
     assert (lab / "out.npz").read_bytes() == whole
     assert {path.name for path in lab.iterdir()} == {"density", "nets", "in.npz", "out.npz"}
 
 
 def record_rows(monkeypatch) -> list[int]:
     """Where each chunk that is computed from now on starts."""
-    rows, run_chunks = [], archives.in_chunks
+    rows, run_chunks = [], chunks.in_chunks
 
     def recorded(compute, *args, **kwargs):
         return run_chunks(lambda s: rows.append(s.start) or compute(s), *args, **kwargs)
@@ -223,7 +221,7 @@ def record_rows(monkeypatch) -> list[int]:
     [" --eps 21", " --threshold 1", " --precision bfloat16", " --limit 5", " --density other", " --batch-size 4"],
     ids=["eps", "threshold", "precision", "images", "density", "batch size"],
 )
-def test_a_side_file_of_another_computation_is_refused_until_forced(change, lab, monkeypatch, capsys):
+def test_chunks_of_another_computation_are_refused_until_forced(change, lab, monkeypatch, capsys):
     small_density(1, seed=1).save_pretrained("other")
     with monkeypatch.context() as patch:
         interrupt_after(patch, 1)
@@ -234,6 +232,85 @@ def test_a_side_file_of_another_computation_is_refused_until_forced(change, lab,
     assert run(f"{PURIFY}{change} --force") == 0
     assert run(f"{PURIFY.replace('out.npz', 'fresh.npz')}{change}") == 0
     assert np.array_equal(load("out.npz")["images"], load("fresh.npz")["images"])
+
+
+@pytest.mark.parametrize("command", [*RESUMABLE.values(), f"{ATTACK} --attack rand --eps 8"], ids=[*RESUMABLE, "one chunk"])
+def test_shards_computed_one_by_one_are_gathered_in_order(command, lab, monkeypatch, capsys):
+    assert run(command) == 0
+    whole = (lab / "out.npz").read_bytes()
+    (lab / "out.npz").unlink()
+    rows, seen = record_rows(monkeypatch), []
+    for shard in ("3/3", "1/3", "2/3"):
+        capsys.readouterr()
+        assert run(f"{command} --shard {shard}") == 0
+        assert capsys.readouterr().out == f"shard {shard} of in.npz is in out.parts\n"
+        assert not (lab / "out.npz").exists()
+        seen.append(rows.copy())
+        rows.clear()
+    assert seen == [[], [0], []] if "rand" in command else [[4], [0, 6], [2]]
+    assert run(command) == 0
+    assert rows == [], "nothing is computed again"
+    assert (lab / "out.npz").read_bytes() == whole
+    assert not (lab / "out.parts").exists()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, OSError, torch.OutOfMemoryError])
+def test_a_shard_that_fails_is_named_keeps_what_is_finished_and_can_be_computed_again(error, lab, monkeypatch, capsys):
+    assert run(PURIFY) == 0
+    whole = (lab / "out.npz").read_bytes()
+    purify = PixelDefend.purify
+
+    def fail_at_the_last(defense, images, **options):
+        if len(images) < 2:
+            raise error("the lamp\nwent out")
+        return purify(defense, images, **options)
+
+    command = PURIFY.replace("out.npz", "again.npz")
+    with monkeypatch.context() as patch:
+        patch.setattr(PixelDefend, "purify", fail_at_the_last)
+        assert run(f"{command} --shard 1/3") == 1
+    said = capsys.readouterr().err
+    assert_one_line(said, f"shard 1/3 failed on images 6..6 ({error.__name__}: the lamp went out)")
+    assert "--shard 1/3 computes it alone" in said
+    rows = record_rows(monkeypatch)
+    assert run(f"{command} --shard 1/3") == 0
+    assert rows == [6]
+    assert run(command) == 0
+    assert rows == [6, 2, 4], "a call without --shard computes what is missing"
+    assert (lab / "again.npz").read_bytes() == whole
+
+
+def test_a_bug_in_a_shard_is_not_hidden(lab, monkeypatch):
+    monkeypatch.setattr(PixelDefend, "purify", lambda *args, **options: {}["bug"])
+    with pytest.raises(KeyError):
+        run(f"{PURIFY} --shard 1/2")
+
+
+@pytest.mark.parametrize("content", [b"cut", None], ids=["damaged", "too short"])
+def test_a_bad_chunk_is_named(content, lab, capsys):
+    assert run(f"{PURIFY} --shard 2/4") == 0
+    (chunk,) = (lab / "out.parts").iterdir()
+    if content is None:
+        save(chunk, result=load(chunk)["result"][:1])
+    else:
+        chunk.write_bytes(content)
+    assert run(PURIFY) == 1
+    assert_one_line(capsys.readouterr().err, f"out.parts/{chunk.name}")
+    chunk.unlink()
+    assert run(PURIFY) == 0
+
+
+def test_only_chunks_are_removed_from_their_folder(lab):
+    (lab / "out.parts").mkdir()
+    (lab / "out.parts" / "notes.txt").write_text("mine")
+    assert run(PURIFY) == 0
+    assert [path.name for path in (lab / "out.parts").iterdir()] == ["notes.txt"]
+
+
+def test_a_chunk_that_another_process_should_have_left_is_missed(tmp_path):
+    parts = chunks._Chunks(tmp_path / "out.npz", "0" * 64, images=7, size=2)
+    with pytest.raises(FileNotFoundError, match="-0003-of-0004.npz: do all processes see the same folder"):
+        parts.read(2)
 
 
 def test_an_existing_output_is_kept_unless_forced(lab, capsys):
@@ -325,6 +402,9 @@ WRONG = {
     "unknown attack": ("attack in.npz --attack magic --eps 8 --output o.npz", "magic"),
     "unknown device": ("score in.npz --output o.npz --device abacus", "no device"),
     "missing device": ("score in.npz --output o.npz --device cuda:99", "cuda:99 is not available"),
+    "shard beyond the last": ("score in.npz --output o.npz --shard 5/4", "'5/4' is no shard: K/N with K in 1..N"),
+    "shard zero": ("score in.npz --output o.npz --shard 0/4", "no shard"),
+    "shard without a number": ("score in.npz --output o.npz --shard 4", "no shard"),
     "abbreviated": ("score in.npz --outp o.npz", "--output"),
 }
 

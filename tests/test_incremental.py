@@ -5,21 +5,28 @@ import torch
 from nets import random_images, small_density
 
 from pixeldefend.fingerprint import fingerprint
-from pixeldefend.pixelcnn.incremental import decode
+from pixeldefend.pixelcnn.incremental import PERIOD, Decoder
 from pixeldefend.pixelcnn.logistic import scale_levels
 
 
-def follow(density, images, *, dtype=torch.float32):
+def decoder(density, choose, images, **options):
+    batch, _, height, width = images.shape
+    return Decoder(density.network, choose, batch=batch, height=height, width=width, **options)
+
+
+def follow(density, images, *, times=1, **options):
     """Decode by choosing the levels of ``images``; return the network's numbers at every position."""
-    numbers = torch.full((len(images), density.network.config.outputs, *images.shape[2:]), torch.nan)
+    numbers = []
 
-    def choose(parameters, i, j):
-        numbers[:, :, i, j] = parameters
-        return images[:, :, i, j]
+    def choose(parameters, levels):
+        numbers.append(parameters.clone())
+        return levels
 
-    canvas = decode(density.network, torch.zeros_like(images), choose, dtype=dtype)
-    assert torch.equal(canvas, images)
-    return numbers
+    one = decoder(density, choose, images, **options)
+    for _ in range(times):
+        numbers.clear()
+        assert torch.equal(one.run([images]), images)
+    return torch.stack(numbers, -1).unflatten(-1, images.shape[2:])
 
 
 @pytest.mark.parametrize(
@@ -43,15 +50,48 @@ def test_bfloat16_stays_near_float32():
     assert 0 < (exact - rounded).abs().max() < 0.2 * exact.abs().max()
 
 
-def test_numbers_are_given_before_the_pixel_is_chosen():
-    """What `choose` returns decides later numbers only, and rows are reported one by one."""
+def test_a_decoder_forgets_the_batch_before():
     density = small_density(1)
-    seen, rows = [], []
+    images = random_images(4, 1, 8, 8)
+    assert torch.equal(follow(density, images), follow(density, images, times=2))
 
-    def choose(parameters, i, j):
-        seen.append((i, j))
+
+def test_numbers_are_given_before_the_pixel_is_chosen():
+    """What `choose` is given belongs to its pixel, what it returns decides later numbers only, rows are reported."""
+    density = small_density(1)
+    images, seen, rows = random_images(2, 1, 8, 8), [], []
+
+    def choose(parameters, levels):
+        seen.append(levels.clone())
         return torch.zeros(2, 1, dtype=torch.uint8)
 
-    decode(density.network, random_images(2, 1, 8, 8), choose, on_row=lambda: rows.append(len(seen)))
-    assert seen == [(i, j) for i in range(8) for j in range(8)]
+    canvas = decoder(density, choose, images).run([images], lambda: rows.append(len(seen)))
+    assert torch.equal(torch.stack(seen, -1).unflatten(-1, (8, 8)), images)
     assert rows == [8 * (i + 1) for i in range(8)]
+    assert not canvas.any()
+
+
+def test_rows_are_recorded_once_for_each_kind(monkeypatch):
+    """The recorded work of row i, replayed at rows i + 8, i + 16, ..., gives the parallel network's numbers."""
+    density = small_density(1, 28, 28)
+    images = random_images(2, 1, 28, 28)
+    numbers = []
+
+    def choose(parameters, levels):
+        numbers.append(parameters.clone())
+        return levels
+
+    one = decoder(density, choose, images)
+    recorded = {}
+
+    def row(i):
+        if i:  # the same work as the first row of its kind, whatever i is
+            i = recorded.setdefault(i % PERIOD, i)
+        one.compute_row(i)
+
+    monkeypatch.setattr(one, "row", row)
+    assert torch.equal(one.run([images]), images)
+    with torch.no_grad():
+        parallel = density.network(scale_levels(images))
+    assert torch.allclose(torch.stack(numbers, -1).unflatten(-1, (28, 28)), parallel, rtol=1e-5, atol=1e-5)
+    assert sorted(recorded) == list(range(PERIOD))

@@ -9,7 +9,7 @@ from nets import random_images, small_density
 
 from pixeldefend import PixelCNN
 from pixeldefend.fingerprint import fingerprint
-from pixeldefend.pixelcnn.logistic import bin_log_mass, level_log_probs
+from pixeldefend.pixelcnn.logistic import Room, bin_log_mass, level_log_probs
 from pixeldefend.pixelcnn.network import Network, PixelCNNConfig, initialise_from_data
 
 CHANNELS = pytest.mark.parametrize("channels", [1, 3], ids=["grey", "colour"])
@@ -76,10 +76,24 @@ def test_bin_masses_are_exact_and_sum_to_one_for_narrow_wide_and_distant_compone
     cdf[0], cdf[-1] = 0.0, 1.0
     assert torch.allclose(mass.exp(), cdf.diff(), atol=1e-12)
     assert mass.isfinite().all()
-    one = torch.zeros(1, dtype=torch.float64)
-    whole = level_log_probs(one, one + mean, one + log_scale, levels)
-    assert torch.allclose(whole, mass, atol=1e-9)
-    assert torch.allclose(level_log_probs(one, one + mean, one + log_scale, levels[7:40]), mass[7:40], atol=1e-9)
+    one, room = torch.zeros(1, dtype=torch.float64), Room()
+    for first, count in ((0, 256), (7, 33), (0, 5), (200, 56), (255, 1)):
+        for _ in range(2):  # the second time in used memory
+            part = level_log_probs(one, one + mean, one + log_scale, torch.tensor(first), count, room=room)
+            assert torch.allclose(part, mass[first : first + count], atol=1e-9)
+
+
+def test_windows_of_levels_that_start_anywhere():
+    """Each image has its own window of levels; the numbers are those of the whole distribution."""
+    generator = torch.Generator().manual_seed(3)
+    log_weights = torch.randn(5, 4, generator=generator).log_softmax(-1)
+    means, log_scales = torch.randn(5, 4, generator=generator), 3 * torch.randn(5, 4, generator=generator) - 3
+    first = torch.tensor([0, 1, 100, 222, 223])
+    whole = level_log_probs(log_weights, means, log_scales, torch.zeros(5, dtype=torch.long), 256)
+    part = level_log_probs(log_weights, means, log_scales, first, 33)
+    for b, start in enumerate(first):
+        assert torch.allclose(part[:, b], whole[start : start + 33, b], rtol=1e-5, atol=1e-5)
+    assert torch.allclose(whole.exp().sum(0), torch.ones(5), atol=1e-5)
 
 
 def test_data_dependent_initialisation_standardises_every_layer():

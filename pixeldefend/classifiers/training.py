@@ -3,35 +3,25 @@
 Momentum SGD (0.9), batches of 128, a learning rate of 0.1 that falls to a tenth at 1/2 and again at 3/4 of the run, an
 L2 penalty of 5e-4 sum(w^2) / 2 over all trainable variables, normalisation and biases included, and random horizontal
 flips. The authors run 80,000 steps (186 epochs of Fashion-MNIST, 205 of CIFAR-10) and keep the last iterate; the
-milestones scale with the length chosen here, and the last iterate is kept here too.
+milestones scale with the length chosen here, and the last iterate is kept here too. All ways of training share this;
+what each of them minimises is in `losses`.
 """
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import loop, paths
+from .. import distributed, loop, paths
 from ..checks import check_choice, check_count, check_images, check_labels
 from ..images import DATA_SETS, load_images
 from ..scaling import to_unit
 from .inference import accuracy
+from .losses import ATTACKS, TRAININGS, loss_of
 from .store import NETWORKS, SIZES, build_classifier, classifier_name, load_classifier, rounded, save_classifier
 
 STORED = torch.float16
-Loss = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-def cross_entropy(model: nn.Module, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean cross-entropy on a batch of pixels in [0, 1], and the logits (N, 10)."""
-    logits = model(pixels).float()
-    return F.cross_entropy(logits, labels), logits
-
-
-LOSSES: dict[str, Loss] = {"normal": cross_entropy}  # one per way of training
 
 
 @dataclass(frozen=True)
@@ -39,30 +29,40 @@ class Recipe:
     """How a classifier is trained; none of it may change when a run is resumed."""
 
     steps: int
-    training: str = "normal"
+    training: str = "normal"  # one of losses.TRAININGS
     learning_rate: float = 0.1
     momentum: float = 0.9
     penalty: float = 5e-4  # L2, on every trainable variable
     milestones: tuple[float, ...] = (0.5, 0.75)  # fractions of the run after which the learning rate is a tenth
     flip: bool = True
+    adversarial_std: float = 8.0  # colour levels; of eps before it is truncated, in adversarial training alone
     bfloat16: bool = True  # autocast; weights, the loss and the normalisation's statistics stay float32
     seed: int = 0
 
     def __post_init__(self):
-        check_choice(self.training, LOSSES, name="training")
+        check_choice(self.training, TRAININGS, name="training")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate must be positive, not {self.learning_rate}")
+        if not 0 < self.adversarial_std < float("inf"):
+            raise ValueError(f"adversarial_std must be a positive number of levels, not {self.adversarial_std}")
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of the update that follows ``step`` earlier ones."""
         return self.learning_rate * 0.1 ** sum(step >= fraction * self.steps for fraction in self.milestones)
 
     def settings(self) -> dict:
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        """What a run depends on, as plain values: so without ``adversarial_std`` where nothing is attacked."""
+        settings = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        if self.training not in ATTACKS:
+            del settings["adversarial_std"]
+        return settings
 
 
 class ClassifierJob:
-    """A `loop.Job` that trains ``model`` on ``images`` (uint8, (N, C, H, W)) and ``labels`` (int64, (N,))."""
+    """A `loop.Job` that trains ``model`` on ``images`` (uint8, (N, C, H, W)) and ``labels`` (int64, (N,)).
+
+    With several processes (see `distributed`) each draws its own flips and attacks half of its own part of a batch.
+    """
 
     def __init__(self, model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe):
         check_images(images)
@@ -70,9 +70,10 @@ class ClassifierJob:
         self.images, self.labels, self.recipe = images, labels, recipe
         self.device = images.device
         self.settings = {**model.size, **recipe.settings()}
-        self.loss = LOSSES[recipe.training]
+        self.loss = loss_of(recipe.training, recipe.adversarial_std)
         model.reset_parameters(torch.Generator().manual_seed(recipe.seed))
         self.model = model.to(self.device, memory_format=torch.channels_last).train()
+        self.parallel = distributed.parallel(self.model)
         self.optimizer = torch.optim.SGD(
             model.parameters(),
             lr=recipe.learning_rate,
@@ -86,12 +87,12 @@ class ClassifierJob:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bfloat16):
-            loss, logits = self.loss(self.model, pixels, labels)
+            loss, numbers = self.loss(self.parallel, pixels, labels)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        correct = (logits.argmax(dim=1) == labels).float().mean()
-        return {"loss": loss.item(), "accuracy": correct.item(), "learning_rate": rate}
+        values = {name: value.item() for name, value in numbers.items()}
+        return {"loss": loss.item(), **values, "learning_rate": rate}
 
     def _batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         index = index.to(self.device)
@@ -115,6 +116,7 @@ def train_classifier(
     training: str = "normal",
     *,
     epochs: int = 14,
+    adversarial_std: float = Recipe.adversarial_std,
     folder: Path | None = None,
     weights: Path | None = None,
     bfloat16: bool = True,
@@ -127,10 +129,15 @@ def train_classifier(
 
     Fashion-MNIST's split has 55,000 images, which is what the authors' code trains on (the paper says 60,000);
     CIFAR-10's has 45,000. A run that was stopped goes on from the checkpoint in ``folder``. The returned model is
-    `load_classifier`'s, in eval mode.
+    `load_classifier`'s, in eval mode. Under torchrun call it in a `distributed.process_group`: the processes share each
+    batch, and rank 0 saves.
 
     Args:
+        training: "normal"; "label-smoothing" (section 2.2); "adversarial-fgsm" or "adversarial-bim" (appendix B), where
+            half of each batch is attacked.
         epochs: passes over the training images; the authors' 80,000 steps are 186 (Fashion-MNIST) and 205 (CIFAR-10).
+        adversarial_std: of the eps of adversarial training, in colour levels. The paper has 8, and 8 or 25 for
+            Fashion-MNIST. It is not part of the classifier's name: give another one its own ``folder`` and ``weights``.
         folder: for the checkpoint and the log; ``None`` for a folder in ``runs/classifiers``.
         weights: folder of classifiers to save to; ``None`` for the repository's ``data/weights/classifiers``.
         bfloat16: train in mixed precision; scores are computed in float32 either way.
@@ -140,30 +147,31 @@ def train_classifier(
     """
     check_choice(data_set, DATA_SETS, name="data set")
     check_choice(network, NETWORKS, name="network")
-    check_choice(training, LOSSES, name="training")
+    check_choice(training, TRAININGS, name="training")
     check_count(epochs, name="epochs")
     name = classifier_name(data_set, network, training)
     folder = paths.RUNS / "classifiers" / name if folder is None else Path(folder)
     train, test = load_images(data_set, "train"), load_images(data_set, "test")
     steps = epochs * (len(train) // batch_size)
-    recipe = Recipe(steps=steps, training=training, bfloat16=bfloat16, seed=seed)
+    recipe = Recipe(steps=steps, training=training, adversarial_std=adversarial_std, bfloat16=bfloat16, seed=seed)
     model = build_classifier(network, SIZES[data_set, network])
     job = ClassifierJob(model, train.images.to(device), train.labels.to(device), recipe)
     plan = loop.Plan(len(train), batch_size, steps, seed=seed)
     done = loop.run(job, plan, folder, progress=progress)
     if done < steps:
         raise InterruptedError(f"stopped after {done} of {steps} steps; the same call goes on from {folder}")
-    model = model.eval()
-    scores = {
-        **_scores(model, test.images.to(device), test.labels.to(device)),
-        "images_seen": steps * batch_size,
-        "training_seconds": round(loop.load_checkpoint(folder / loop.CHECKPOINT)["seconds"], 1),
-    }
-    settings = {"epochs": epochs, "batch_size": batch_size, "training_images": len(train), **recipe.settings()}
-    save_classifier(
-        model, data_set=data_set, network=network, training=training, scores=scores, settings=settings,
-        log=folder / loop.LOG, root=weights, dtype=STORED,
-    )
+    if distributed.rank() == 0:
+        settings = {"epochs": epochs, "batch_size": batch_size, "training_images": len(train), **recipe.settings()}
+        scores = {
+            **_scores(model.eval(), test.images.to(device), test.labels.to(device)),
+            "images_seen": steps * batch_size,
+            "training_seconds": round(loop.load_checkpoint(folder / loop.CHECKPOINT)["seconds"], 1),
+        }
+        save_classifier(
+            model, data_set=data_set, network=network, training=training, scores=scores, settings=settings,
+            log=folder / loop.LOG, root=weights, dtype=STORED,
+        )
+    distributed.wait()
     return load_classifier(data_set, network, training=training, root=weights, device=device)
 
 

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import images, training
+from . import bench, images, training
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ COMMANDS = {
     "score": Command(images.score, images.score_arguments, "bits per dimension of images, and p-values"),
     "attack": Command(images.attack, images.attack_arguments, "make adversarial images"),
     "purify": Command(images.purify, images.purify_arguments, "move images towards the density (PixelDefend)"),
+    "bench": Command(bench.bench, bench.bench_arguments, "measure what scoring, purifying, sampling and training cost"),
     "book": Command(training.build_book, training.book_arguments, "run the notebooks and build the book"),
 }
 GROUPS = {"train": "train a density or a classifier"}

@@ -1,14 +1,10 @@
-"""Images and results in .npz files: read with suspicion, written whole or not at all.
-
-`in_chunks` makes a long computation resumable: finished chunks lie in a side file until the result is written.
-"""
+"""Images and results in .npz files: read with suspicion, written whole or not at all."""
 
 import hashlib
 import json
 import os
 import zipfile
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_count, check_images, check_labels
+from ..checks import check_images, check_labels
 from ..images import DATA_SETS, load_images
 
-CHUNK = 512  # images, rounded up to whole batches, between two writes of the side file
+UNFINISHED = ".unfinished"  # ends the name of a file that is being written
 UNREADABLE = (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 
@@ -95,7 +91,7 @@ def write_archive(path: Path, **arrays) -> None:
     What is ``None`` is left out.
     """
     values = {name: np.asarray(value) for name, value in arrays.items() if value is not None}
-    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished = path.with_name(path.name + UNFINISHED)
     try:
         with open(unfinished, "wb") as file:  # given a name instead, numpy would append .npz to it
             np.savez(file, **values)
@@ -121,38 +117,3 @@ def digest(settings: dict, *tensors: Tensor) -> str:
         sha.update(f"\0{tensor.dtype}{tuple(tensor.shape)}\0".encode())
         sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return sha.hexdigest()
-
-
-def side_file(output: Path) -> Path:
-    """Where `in_chunks` keeps the finished part of ``output``."""
-    return output.with_suffix(".partial.npz")
-
-
-def in_chunks(compute: Callable[[slice], Tensor], count: int, *, batch_size: int, output: Path, key: str,
-              force: bool = False) -> Tensor:  # fmt: skip
-    """``compute(rows)`` for all of 0..count-1, chunk by chunk, going on from what an interrupted run has finished.
-
-    Chunks are whole batches of ``batch_size``, always the same ones, so the result depends neither on interruptions nor
-    on there being chunks at all. The caller removes the side file once it has written the result.
-
-    Args:
-        key: says what is computed, from which input; see `digest`.
-        force: begin anew where the side file was made with another key.
-
-    Raises ``ValueError`` for such a side file without ``force``, for a damaged one, and for a batch size below 1.
-    """
-    check_count(batch_size, name="batch_size")
-    path, parts, done = side_file(output), [], 0
-    if path.exists():
-        finished = read_archive(path, "key", "result")
-        if str(finished["key"]) == key:
-            parts, done = [torch.from_numpy(finished["result"])], len(finished["result"])
-        elif not force:
-            raise ValueError(f"{path} was made from other input or settings; remove it, or begin anew with --force")
-    chunk = batch_size * -(-CHUNK // batch_size)
-    for start in range(done, count, chunk):
-        parts.append(compute(slice(start, min(start + chunk, count))).cpu())
-        if start + chunk < count:  # the last one is followed by the result itself
-            parts = [torch.cat(parts)]
-            write_archive(path, key=key, result=parts[0])
-    return torch.cat(parts)

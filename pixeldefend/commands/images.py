@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .. import distributed
 from ..attacks import ATTACKS
 from ..classifiers import load_classifier, predict
 from ..defenses import PixelDefend
@@ -15,9 +16,12 @@ from ..detection import p_values
 from ..fingerprint import fingerprint
 from ..images import DATA_SETS, SPLITS
 from ..pixelcnn import PixelCNN
-from ..pixelcnn.model import PRECISIONS, SCORING_CHUNK
-from .archives import Batch, check_output, digest, in_chunks, read_archive, read_batch, side_file, write_archive
-from .options import add_run_options
+from ..pixelcnn.model import PRECISIONS
+from .archives import Batch, check_output, digest, read_archive, read_batch, write_archive
+from .chunks import in_chunks, parts_folder, remove_parts
+from .options import add_run_options, defaults_of, shard
+
+GPU_BATCH = 4096  # images that it takes to keep a GPU busy with a density
 
 
 def score_arguments(parser: ArgumentParser) -> None:
@@ -32,9 +36,11 @@ def score(options: Namespace) -> None:
     reference = _reference_bits(options.reference, which) if options.reference else None
 
     def compute(rows: slice) -> Tensor:
-        return density.bits_per_dim(batch.images[rows], precision=options.precision, progress=not options.quiet)
+        return density.bits_per_dim(batch.images[rows], precision=options.precision, progress=_progress(options))
 
-    bits = _resumable(compute, options, batch, density, {"command": "score", **which}, SCORING_CHUNK)
+    bits = _resumable(compute, options, batch, density, {"command": "score", **which}, _density_batch(options))
+    if bits is None:
+        return
     p = None if reference is None else p_values(-bits, -reference)
     _write(options, batch, bits_per_dim=bits, p_values=p, **which)
     print(f"{len(bits)} images of {batch.source}: {bits.mean():.3f} bits per dimension on average")
@@ -72,11 +78,13 @@ def attack(options: Namespace) -> None:
     def compute(rows: slice) -> Tensor:
         generator = {"generator": torch.Generator().manual_seed(options.seed)} if random else {}
         return function(net, batch.images[rows], batch.labels[rows], batch_size=options.batch_size,
-                        progress=not options.quiet, **arguments, **generator)  # fmt: skip
+                        progress=_progress(options), **arguments, **generator)  # fmt: skip
 
     if random:  # all images in one chunk: the noise is one draw
         settings["seed"] = options.seed
     adversarial = _resumable(compute, options, batch, net, settings, len(batch.images) if random else options.batch_size)
+    if adversarial is None:
+        return
     before, after = predict(net, batch.images), predict(net, adversarial)
     _write(options, batch, images=adversarial, labels=batch.labels, predictions_before=before, predictions_after=after)
     named = ", ".join(f"{name} {value}" for name, value in arguments.items())
@@ -103,7 +111,8 @@ def purify_arguments(parser: ArgumentParser) -> None:
     _classifier_arguments(parser, network=None)
     parser.add_argument("--eps", type=int, required=True, help="eps_defend in colour levels; the paper: 32, CIFAR-10 16")
     parser.add_argument("--threshold", type=float, help="bits per dimension: leave likelier images as they are")
-    parser.add_argument("--batch-size", type=int, default=256, help="images purified together")
+    parser.add_argument("--batch-size", type=int, default=defaults_of(PixelDefend)["batch_size"],
+                        help="images purified together (without it: as suits the device)")  # fmt: skip
 
 
 def purify(options: Namespace) -> None:
@@ -114,9 +123,12 @@ def purify(options: Namespace) -> None:
                           batch_size=options.batch_size)  # fmt: skip
 
     def compute(rows: slice) -> Tensor:
-        return defense.purify(batch.images[rows], progress=not options.quiet)
+        return defense.purify(batch.images[rows], progress=_progress(options))
 
-    purified = _resumable(compute, options, batch, density, {"command": "purify", **settings}, options.batch_size)
+    purified = _resumable(compute, options, batch, density, {"command": "purify", **settings},
+                          options.batch_size or _density_batch(options))  # fmt: skip
+    if purified is None:
+        return
     predictions = predict(net, purified) if net else None
     _write(options, batch, images=purified, labels=batch.labels, predictions=predictions)
     distance = (purified.int() - batch.images.int()).abs().double().mean()
@@ -133,6 +145,8 @@ def _image_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, help="only the first images")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.npz", help="file to write")
     parser.add_argument("--force", action="store_true", help="overwrite it")
+    parser.add_argument("--shard", type=shard, metavar="K/N", help="compute only the K-th of N parts; the same command "
+                        "without --shard then writes the file")  # fmt: skip
     add_run_options(parser)
 
 
@@ -164,17 +178,30 @@ def _classifier(options: Namespace, batch: Batch) -> torch.nn.Module:
 
 
 def _resumable(compute: Callable[[slice], Tensor], options: Namespace, batch: Batch, model: torch.nn.Module,
-               settings: dict, batch_size: int) -> Tensor:  # fmt: skip
+               settings: dict, batch_size: int) -> Tensor | None:  # fmt: skip
+    """The result for all images; ``None`` where it is another process, or a later call, that writes it."""
     labels = [] if batch.labels is None else [batch.labels]
-    # the device too: no result is computed half here, half there
-    key = digest({**settings, "model": fingerprint(model), "device": options.device}, batch.images, *labels)
-    return in_chunks(compute, len(batch.images), batch_size=batch_size, output=options.output, key=key,
-                     force=options.force)  # fmt: skip
+    # the kind of device too: no result is computed half here, half there
+    settings = {**settings, "model": fingerprint(model), "device": torch.device(options.device).type}
+    result = in_chunks(compute, len(batch.images), batch_size=batch_size, output=options.output,
+                       key=digest(settings, batch.images, *labels), force=options.force, shard=options.shard)  # fmt: skip
+    if options.shard:
+        number, shards = options.shard[0] + 1, options.shard[1]
+        print(f"shard {number}/{shards} of {batch.source} is in {parts_folder(options.output)}")
+    return result
+
+
+def _density_batch(options: Namespace) -> int:
+    return GPU_BATCH if torch.device(options.device).type == "cuda" else 1  # on a CPU smaller ones do as well
+
+
+def _progress(options: Namespace) -> bool:
+    return not options.quiet and distributed.rank() == 0
 
 
 def _write(options: Namespace, batch: Batch, **arrays) -> None:
     write_archive(options.output, data_set=batch.data_set, **arrays)
-    side_file(options.output).unlink(missing_ok=True)
+    remove_parts(options.output)
 
 
 def _accuracy(predictions: Tensor, batch: Batch) -> float:

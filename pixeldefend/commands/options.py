@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import re
 from argparse import ArgumentParser
 from collections.abc import Callable
 
@@ -10,7 +11,7 @@ import torch
 
 def add_run_options(parser: ArgumentParser) -> None:
     """``--device`` and ``--quiet``."""
-    parser.add_argument("--device", type=device, default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--device", type=device, default="cpu", help="cpu, cuda or cuda:N; with torchrun cpu or cuda")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -25,6 +26,14 @@ def device(text: str) -> str:
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise argparse.ArgumentTypeError(f"{text} is not available here ({torch.cuda.device_count()} CUDA devices); use cpu")
     return text
+
+
+def shard(text: str) -> tuple[int, int]:
+    """"K/N", the K-th of N parts, as (K - 1, N); ``argparse.ArgumentTypeError`` where K is not in 1..N."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no shard: K/N with K in 1..N, for example 2/4")
+    return int(match[1]) - 1, int(match[2])
 
 
 def defaults_of(function: Callable) -> dict:

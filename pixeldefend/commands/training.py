@@ -6,8 +6,9 @@ from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Callable
 from pathlib import Path
 
-from .. import book
+from .. import book, distributed
 from ..classifiers import train_classifier
+from ..classifiers.losses import TRAININGS
 from ..images import DATA_SETS
 from ..pixelcnn.training import train_density
 from .options import add_run_options, defaults_of
@@ -31,7 +32,7 @@ def train_classifier_arguments(parser: ArgumentParser) -> None:
     parser.set_defaults(**defaults_of(train_classifier), quiet=False)
     parser.add_argument("data_set", choices=DATA_SETS)
     parser.add_argument("network", nargs="?", help="architecture")
-    parser.add_argument("--training", help="way of training")
+    parser.add_argument("--training", choices=TRAININGS, help="way of training")
     parser.add_argument("--epochs", type=int, help="passes over the training images")
     _training_arguments(parser)
 
@@ -66,5 +67,6 @@ def book_arguments(parser: ArgumentParser) -> None:
 
 
 def build_book(options: Namespace) -> None:
+    distributed.refuse("book")
     index = book.build(options.profile, notebooks=options.notebooks, recompute=options.recompute)
     print(f"the book is built: {os.path.relpath(index)}")

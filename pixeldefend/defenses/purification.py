@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..checks import LEVELS, check_count, check_eps, check_eval_mode, check_images
 from ..pixelcnn import PixelCNN
+from ..pixelcnn.model import LogProbs, Pick
 from ..scaling import from_unit, to_unit
 
 
@@ -18,6 +19,21 @@ def feasible_range(images: Tensor, eps: int) -> tuple[Tensor, Tensor]:
     """Lowest and highest feasible level of every sub-pixel, int64: line 6 of algorithm 1."""
     levels = images.long()
     return (levels - eps).clamp(min=0), (levels + eps).clamp(max=LEVELS - 1)
+
+
+def most_likely_within(eps: int, device: torch.device | str = "cpu") -> Pick:
+    """For `PixelCNN.decode`: the most likely level of a sub-pixel within ``eps`` of the original one (algorithm 1)."""
+    # windows of equal length for all images, moved inside 0..255; levels outside the feasible range are masked
+    length = min(2 * eps + 1, LEVELS)
+    offsets = torch.arange(length, device=device)[:, None]
+
+    def most_likely(log_probs: LogProbs, original: Tensor) -> Tensor:
+        low, high = feasible_range(original, eps)
+        start = low.clamp(max=LEVELS - length)
+        outside = (offsets < low - start) | (offsets > high - start)
+        return start + log_probs(start, length).masked_fill_(outside, -torch.inf).argmax(0)  # the first of equals
+
+    return most_likely
 
 
 class PixelDefend:
@@ -31,18 +47,19 @@ class PixelDefend:
             (section 4.2): images at or below it are left as they are. The paper's text says the reverse ("below a
             threshold probability eps is zero"), its intent and its thresholds (1.8 and 3.2) say this.
         precision: of the network's arithmetic, "float32" or "bfloat16".
-        batch_size: images decoded together; memory grows with it.
+        batch_size: images decoded together, on each CPU thread; memory grows with it. ``None`` for a good one.
 
     Deterministic; the lowest level wins ties.
     """
 
     def __init__(self, density: PixelCNN, *, eps_defend: int, threshold: float | None = None,
-                 precision: str = "float32", batch_size: int = 256):
+                 precision: str = "float32", batch_size: int | None = None):
         if not isinstance(density, PixelCNN):
             raise TypeError(f"density must be a PixelCNN, not {type(density).__name__}")
         check_eval_mode(density, name="density")
         check_eps(eps_defend, name="eps_defend")
-        check_count(batch_size, name="batch_size")
+        if batch_size is not None:
+            check_count(batch_size, name="batch_size")
         if threshold is not None and not (isinstance(threshold, int | float) and threshold == threshold):
             raise ValueError(f"threshold must be a number of bits per dimension or None, not {threshold!r}")
         self.density, self.eps_defend, self.threshold = density, eps_defend, threshold
@@ -70,23 +87,8 @@ class PixelDefend:
     def _greedy(self, images: Tensor, progress: bool) -> Tensor:
         if self.eps_defend == 0 or not len(images):
             return images.clone()
-        original = images.to(self.density.device)
-        low, high = feasible_range(original, self.eps_defend)
-        # windows of equal length for all images, moved inside 0..255; levels outside the feasible range are masked
-        length = min(2 * self.eps_defend + 1, LEVELS)
-        offsets = torch.arange(length, device=original.device)
-        start = low.clamp(max=LEVELS - length)
-
-        def most_likely(log_probs, rows: slice, k: int, i: int, j: int) -> Tensor:
-            at = (rows, k, i, j, None)
-            levels = start[at] + offsets
-            outside = (levels < low[at]) | (levels > high[at])
-            best = log_probs(levels).masked_fill(outside, -torch.inf).argmax(-1)  # the first of equals
-            return start[rows, k, i, j] + best
-
-        purified = self.density.decode(original, most_likely, precision=self.precision, batch_size=self.batch_size,
-                                       progress=progress)
-        return purified.to(images.device)
+        pick = most_likely_within(self.eps_defend, self.density.device)
+        return self.density.decode(pick, images, precision=self.precision, batch_size=self.batch_size, progress=progress)
 
 
 class _Replace(torch.autograd.Function):

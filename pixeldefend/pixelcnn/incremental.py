@@ -5,202 +5,220 @@ before it have been chosen. Done naively that is one forward pass per pixel; her
 forward pass in all, the idea of Ramachandran et al. (2017), which the paper adopts (section 4.1):
 
 * the vertical stream of row i depends on earlier rows only: it is computed a whole row at a time;
-* in the horizontal stream, whatever comes from the row above or from the vertical stream is known when a row starts and
-  is computed for the whole row; per pixel remain the tap to the left and the pixel's own;
+* in the horizontal stream, what comes from the vertical one is computed for a whole row; per pixel remain two matrix
+  products for each block (a third one on the way down), on buffers that hold all they need in one piece (see `windows`);
 * the half and quarter resolutions run on every second and fourth row and column only.
 
-Rows are stored as (width, batch, features), so that one column is a contiguous matrix and a row of a convolution is a sum
-of matrix products on shifted views, with no copies. What is remembered per layer is one row, so memory grows with the
-batch and the width only.
+What is remembered per layer is two rows, so memory grows with the batch and the width only. On a GPU the work of a row is
+recorded once and replayed (`RowGraphs`), as each of its thousands of steps is too short to be started from Python.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .layers import GatedBlock, ShiftedConv
+from .layers import GatedBlock
 from .logistic import scale_levels
 from .network import LEVELS_OF_RESOLUTION, Network
-from .rows import VerticalStream, activate, active_levels, add_product, kernel_matrices
+from .rows import VerticalStream, product
+from .windows import Halves, Scratch, Space, Window, active_levels, halves, window_matrices
 
-# choose(parameters, row, column) -> levels: from the network's numbers for one pixel, (B, outputs), in float32, to the
-# levels of its channels, uint8 (B, C)
-Choose = Callable[[Tensor, int, int], Tensor]
-
-
-@torch.no_grad()
-def decode(network: Network, canvas: Tensor, choose: Choose, *, dtype: torch.dtype = torch.float32,
-           on_row: Callable[[], None] | None = None) -> Tensor:
-    """Fill ``canvas`` (uint8, (B, C, H, W), H and W multiples of 4) in raster order, in place, and return it.
-
-    ``choose`` is asked once per pixel. ``dtype`` is that of the network's arithmetic. ``on_row`` is called after each row.
-    """
-    batch, channels, height, width = canvas.shape
-    vertical, horizontal = VerticalStream(network, dtype), HorizontalStream(network, dtype)
-    above = None
-    for i in range(height):
-        nodes = vertical.row(i, above, batch, width)
-        horizontal.start_row(i, above, nodes)
-        for j in range(width):
-            levels = choose(horizontal.pixel(i, j), i, j)
-            canvas[:, :, i, j] = levels
-            horizontal.set_pixel(j, _with_ones(scale_levels(levels, dtype)))
-        horizontal.end_row()
-        above = _with_ones(scale_levels(canvas[:, :, i].permute(2, 0, 1), dtype))
-        if on_row is not None:
-            on_row()
-    return canvas
-
-
-def _with_ones(x: Tensor) -> Tensor:
-    return torch.cat([x, torch.ones_like(x[..., :1])], dim=-1)
-
-
-class PixelConv:
-    """A down-right layer (2 x 2): what comes from above for a whole row, then the left and the own tap per pixel."""
-
-    def __init__(self, layer: ShiftedConv, dtype: torch.dtype):
-        (self.above_left, self.above), (self.left, self.own) = kernel_matrices(layer, dtype)
-        self.bias = layer.b.detach().to(dtype)
-        self.stride = layer.stride
-        self.current: Tensor | None = None  # this row's input, (1 + W, B, I), its first column zero
-        self.previous: Tensor | None = None  # the row before's
-
-    def start_row(self, width: int, batch: int) -> Tensor:
-        """Contributions of the row above, (W / stride, B, O); ``width`` counts the input's columns."""
-        base = self.bias.repeat(width // self.stride, batch, 1)
-        if self.previous is not None:
-            add_product(self.previous[:width : self.stride], self.above_left, base)
-            add_product(self.previous[1 :: self.stride], self.above, base)
-        self.current = self.bias.new_zeros(1 + width, batch, len(self.own))
-        return base
-
-    def pixel(self, base: Tensor, j: int) -> Tensor:
-        """Add the left and the own tap of input column ``j`` to ``base`` (B, O), in place."""
-        return base.addmm_(self.current[j], self.left).addmm_(self.current[j + 1], self.own)
-
-    def end_row(self) -> None:
-        self.previous = self.current
+# choose(parameters, *given) -> levels: from the network's numbers for one pixel, float32 (B, outputs), and what was given
+# for it, each (B, C), to the levels of its channels, (B, C). It must only compute: on a GPU it is recorded and replayed.
+Choose = Callable[..., Tensor]
+PERIOD = 2**LEVELS_OF_RESOLUTION  # rows i and i + PERIOD do the same work on the same buffers
 
 
 class PixelBlock:
-    """A gated block of the horizontal stream."""
+    """A gated block of the horizontal stream; the activation of its input is written to ``own[slot]`` beforehand."""
 
-    def __init__(self, block: GatedBlock, dtype: torch.dtype):
-        self.conv_in, self.conv_out = PixelConv(block.conv_in, dtype), PixelConv(block.conv_out, dtype)
-        skip = kernel_matrices(block.skip, dtype)[0][0]
-        inputs = 2 * block.conv_in.v.shape[0]
-        self.from_vertical, self.from_twin = skip[:inputs].contiguous(), skip[inputs:].contiguous()
-        self.conv_in.bias = self.conv_in.bias + block.skip.b.detach().to(dtype)
+    def __init__(self, block: GatedBlock, space: Space, width: int):
+        features = space.filters
+        windows = [Window(space, width, 2 * features, columns=2) for _ in range(2)]
+        self.windows = windows
+        self.own, self.own_out = ([[halves(x) for x in row] for row in window.own] for window in windows)
+        self.seen, self.seen_out = (window.seen.unbind() for window in windows)
+        self.matrices, self.matrices_out = (window_matrices(layer, space) for layer in (block.conv_in, block.conv_out))
+        skip = block.skip.weight().flatten(1)
+        self.from_vertical = space.weight(skip[:, : 2 * features])
+        self.from_twin = space.weight(skip[:, 2 * features :])
+        self.bias = space.bias(block.conv_in) + space.bias(block.skip)
+        self.bias_out = space.bias(block.conv_out)
+        self.base = space.zeros(width, features)
+        self.h = self.base.unbind()
 
     def start_row(self, vertical: Tensor) -> None:
-        width, batch = vertical.shape[:2]
-        self.base_in = self.conv_in.start_row(width, batch)
-        add_product(vertical, self.from_vertical, self.base_in)
-        self.base_out = self.conv_out.start_row(width, batch)
+        """``vertical`` (W, 2F, B) is the activation of the vertical stream's block at the same depth."""
+        product(self.bias, self.from_vertical, vertical, self.base)
 
-    def pixel(self, x: Tensor, j: int, twin: Tensor | None = None) -> Tensor:
-        _activate_into(x, self.conv_in.current[j + 1])
-        h = self.conv_in.pixel(self.base_in[j], j)
+    def pixel(self, x: Tensor, c: int, slot: int, scratch: Scratch, twin: Tensor | None = None) -> None:
+        """Update ``x`` (F, B), the block's input in column ``c``, in place to its output."""
+        h = self.h[c].addmm_(self.matrices[slot], self.seen[c])
         if twin is not None:
-            h.addmm_(twin, self.from_twin)
-        _activate_into(h, self.conv_out.current[j + 1])
-        value, gate = self.conv_out.pixel(self.base_out[j], j).chunk(2, dim=-1)
-        return torch.addcmul(x, value, torch.sigmoid(gate))
-
-    def end_row(self) -> None:
-        self.conv_in.end_row()
-        self.conv_out.end_row()
-
-
-def _activate_into(x: Tensor, out: Tensor) -> None:
-    features = x.shape[-1]
-    out[:, :features] = x
-    torch.neg(x, out=out[:, features:])
-    F.elu_(out)
+            h.addmm_(self.from_twin, twin)
+        scratch.activate(h, self.own_out[slot][c])
+        torch.addmm(self.bias_out, self.matrices_out[slot], self.seen_out[c], out=scratch.output.whole)
+        scratch.add_gated(x)
 
 
 class HorizontalStream:
-    """All of the horizontal stream and the head: `start_row`, then `pixel` and `set_pixel` for each column, `end_row`."""
+    """All of the horizontal stream and the head: `start_row`, then `pixel` for each column."""
 
-    def __init__(self, network: Network, dtype: torch.dtype):
-        self.dtype, self.filters = dtype, network.config.filters
-        (self.above_taps,) = kernel_matrices(network.horizontal_input_above, dtype)
-        self.above_bias = network.horizontal_input_above.b.detach().to(dtype)
-        (self.left_above,), (self.left_own,) = kernel_matrices(network.horizontal_input_left, dtype)
-        self.left_bias = network.horizontal_input_left.b.detach().to(dtype)
-        self.up = [[PixelBlock(b, dtype) for b in level] for level in network.horizontal_up]
-        self.down = [[PixelBlock(b, dtype) for b in level] for level in reversed(network.horizontal_down)]
-        self.shrink = [PixelConv(layer, dtype) for layer in network.horizontal_shrink]
+    def __init__(self, network: Network, space: Space):
+        widths = [space.width >> k for k in range(LEVELS_OF_RESOLUTION)]
+        features = space.filters
+
+        def blocks(levels) -> list[list[PixelBlock]]:
+            return [[PixelBlock(b, space, width) for b in level] for level, width in zip(levels, widths, strict=True)]
+
+        self.up, self.down = blocks(network.horizontal_up), blocks(reversed(network.horizontal_down))
+        self.shrink_windows = [Window(space, w, features, columns=2, stride=2) for w in widths[:-1]]
+        self.shrink_own = [[row.unbind() for row in window.own] for window in self.shrink_windows]
+        self.shrink_seen = [window.seen.unbind() for window in self.shrink_windows]
+        self.shrink = [(space.bias(layer), window_matrices(layer, space)[0]) for layer in network.horizontal_shrink]
         self.grow = [
-            (layer.weight().detach().to(dtype), layer.b.detach().to(dtype)) for layer in reversed(network.horizontal_grow)
+            (space.bias(layer), [[space.weight(layer.weight()[:, :, r, c].t()) for c in (0, 1)] for r in (0, 1)])
+            for layer in reversed(network.horizontal_grow)
         ]
-        self.head = kernel_matrices(network.head, torch.float32)[0][0]
-        self.head_bias = network.head.b.detach().float()
-        self.coarse: list[Tensor | None] = [None] * LEVELS_OF_RESOLUTION  # each level's last row of the down pass
-        self.shrink_base: list[Tensor | None] = [None] * len(self.shrink)
+        self.rows = [space.zeros(width, features) for width in widths]
+        self.x = [row.unbind() for row in self.rows]
+        self.last = [halves(space.zeros(2 * features)) for _ in widths]  # activation of a level's last node on the way up
+        self.scratch = Scratch(space)
+        self.head = network.head.weight().detach().flatten(1).float()
+        self.head_bias = network.head.b.detach().float()[:, None]
 
-    def start_row(self, i: int, above: Tensor | None, nodes: tuple[list, list]) -> None:
-        up, down = nodes
-        self.levels = active_levels(i)
-        width, batch = up[0][0].shape[:2]
-        self.base = self._input_row(above, width, batch)
-        for k in self.levels:
-            for block, vertical in zip(self.up[k] + self.down[k], up[k] + down[k], strict=True):
+    def windows(self) -> list[Window]:
+        blocks = [block for level in self.up + self.down for block in level]
+        return [window for block in blocks for window in block.windows] + self.shrink_windows
+
+    def input(self) -> Tensor:
+        """The output of the stream's input layers, (W, F, B), each column to be written before its `pixel`."""
+        return self.rows[0]
+
+    def start_row(self, given: list[tuple[list[Tensor], list[Tensor]]]) -> None:
+        """``given`` is what `VerticalStream.row` returns."""
+        for k, (up, down) in enumerate(given):
+            for block, vertical in zip(self.up[k] + self.down[k], up + down, strict=True):
                 block.start_row(vertical)
-            self.coarse[k] = self.base.new_empty(width >> k, batch, self.filters)
-            if k < LEVELS_OF_RESOLUTION - 1:
-                self.shrink_base[k] = self.shrink[k].start_row(width >> k, batch)
-
-    def _input_row(self, above: Tensor | None, width: int, batch: int) -> Tensor:
-        """Everything in the input layers that earlier rows decide. Shifted-in rows and columns are zero, bias included."""
-        base = torch.zeros(width, batch, self.filters, dtype=self.dtype, device=self.head.device)
-        if above is not None:
-            base += self.above_bias
-            padded = F.pad(above, (0, 0, 0, 0, 1, 1))
-            for c, tap in enumerate(self.above_taps):
-                add_product(padded[c : c + width], tap, base)
-            add_product(above[:-1], self.left_above, base[1:])
-        base[1:] += self.left_bias
-        return base
-
-    def set_pixel(self, j: int, x: Tensor) -> None:
-        """Tell the stream the chosen value of column ``j``, (B, C + 1) with its ones."""
-        if j + 1 < len(self.base):
-            self.base[j + 1].addmm_(x, self.left_own)
 
     def pixel(self, i: int, j: int) -> Tensor:
-        """The network's numbers for pixel (i, j), float32 (B, outputs)."""
-        active = [k for k in active_levels(j) if k in self.levels]
-        nodes: list[list[Tensor]] = [[] for _ in self.up]
-        x = self.base[j]
-        for k in active:
-            column = j >> k
-            if k > 0:
-                x = self.shrink[k - 1].pixel(self.shrink_base[k - 1][column], 2 * column)
-            nodes[k].append(x)
-            for block in self.up[k]:
-                x = block.pixel(x, column)
-                nodes[k].append(x)
-            if k < LEVELS_OF_RESOLUTION - 1:
-                self.shrink[k].current[column + 1] = x
+        """The network's numbers for pixel (i, j), float32 (outputs, B)."""
+        active = [k for k in active_levels(j) if k in active_levels(i)]
+        nodes = [self._up_pass(i, j, k) for k in active]
         for k in reversed(active):
-            column = j >> k
-            if k == LEVELS_OF_RESOLUTION - 1:
-                x = nodes[k].pop()
-            else:
-                weight, bias = self.grow[k]
-                x = torch.addmm(bias, self.coarse[k + 1][column >> 1], weight[:, :, (i >> k) & 1, column & 1])
-            for block in self.down[k]:
-                x = block.pixel(x, column, activate(nodes[k].pop()))
-            self.coarse[k][column] = x
-        return torch.addmm(self.head_bias, F.elu(x.float()), self.head)
+            self._down_pass(i, j, k, nodes[k])
+        return torch.addmm(self.head_bias, self.head, F.elu(self.x[0][j].float()))
 
-    def end_row(self) -> None:
-        for k in self.levels:
-            for block in self.up[k] + self.down[k]:
-                block.end_row()
-            if k < LEVELS_OF_RESOLUTION - 1:
-                self.shrink[k].end_row()
+    def _up_pass(self, i: int, j: int, k: int) -> list[Halves]:
+        c, slot, blocks, scratch = j >> k, (i >> k) & 1, self.up[k], self.scratch
+        x = self.x[k][c]
+        if k > 0:
+            bias, matrix = self.shrink[k - 1]
+            torch.addmm(bias, matrix, self.shrink_seen[k - 1][c], out=x)
+        last = self.down[k][0].own[slot][c] if k == LEVELS_OF_RESOLUTION - 1 else self.last[k]
+        nodes = [block.own[slot][c] for block in blocks] + [last]
+        scratch.activate(x, nodes[0])
+        for block, node in zip(blocks, nodes[1:], strict=True):
+            block.pixel(x, c, slot, scratch)
+            scratch.activate(x, node)
+        if k < LEVELS_OF_RESOLUTION - 1:
+            self.shrink_own[k][slot][c].copy_(x)
+        return nodes
+
+    def _down_pass(self, i: int, j: int, k: int, twins: list[Halves]) -> None:
+        c, slot, blocks, scratch = j >> k, (i >> k) & 1, self.down[k], self.scratch
+        x = self.x[k][c]
+        if k == LEVELS_OF_RESOLUTION - 1:
+            twins.pop()  # the coarsest level goes on from its last node
+        else:
+            bias, matrices = self.grow[k]
+            torch.addmm(bias, matrices[slot][c & 1], self.x[k + 1][c >> 1], out=x)
+            scratch.activate(x, blocks[0].own[slot][c])
+        for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+            block.pixel(x, c, slot, scratch, twins.pop().whole)
+            if following is not None:
+                scratch.activate(x, following.own[slot][c])
+
+
+class Decoder:
+    """Decodes batches of one size with one ``choose``: ``decoder.run(given)``; see `decode`."""
+
+    @torch.no_grad()
+    def __init__(self, network: Network, choose: Choose, *, batch: int, height: int, width: int,
+                 dtype: torch.dtype = torch.float32):
+        device, channels = network.head.b.device, network.config.channels
+        space = Space(batch, width, network.config.filters, dtype, device)
+        self.choose, self.height, self.dtype = choose, height, dtype
+        self.vertical, self.horizontal = VerticalStream(network, space), HorizontalStream(network, space)
+        # the image's last two rows, scaled, and a channel of ones
+        self.pixels = Window(space, width, channels + 1, columns=3)
+        self.pixels_before = self.pixels.data[:width].flatten(1, 2).unbind()  # the column to the left, both rows
+        above = ((network.vertical_input, self.vertical), (network.horizontal_input_above, self.horizontal))
+        self.from_above = [(space.bias(layer), window_matrices(layer, space), stream.input()) for layer, stream in above]
+        self.left_bias = space.bias(network.horizontal_input_left)
+        self.left = window_matrices(network.horizontal_input_left, space)
+        self.chosen = torch.zeros(width, channels, batch, dtype=torch.uint8, device=device)
+        self.given: list[Tensor] = []
+        self.bytes_per_image = space.bytes // batch
+        self.row = RowGraphs(self).row if device.type == "cuda" else self.compute_row
+
+    @torch.no_grad()
+    def run(self, given: Sequence[Tensor] = (), on_row: Callable[[], None] | None = None) -> Tensor:
+        """A batch of images, uint8 (B, C, H, W); ``given`` are tensors (B, C, H, W) for `Choose`."""
+        given = [value.permute(2, 3, 1, 0).contiguous() for value in given]
+        if not self.given:  # the same buffers in every call: a recorded row reads them
+            self.given = [torch.empty_like(value[0]) for value in given]
+        for window in [self.pixels, *self.vertical.windows(), *self.horizontal.windows()]:
+            window.clear()
+        rows = []
+        for i in range(self.height):
+            for buffer, value in zip(self.given, given, strict=True):
+                buffer.copy_(value[i])
+            self.row(i)
+            rows.append(self.chosen.clone())
+            if on_row is not None:
+                on_row()
+        return torch.stack(rows).permute(3, 2, 0, 1).contiguous()
+
+    def compute_row(self, i: int) -> None:
+        """Decode row ``i`` into ``self.chosen``, (W, C, B)."""
+        slot = i & 1
+        self._start_row(i, slot)
+        x, own = self.horizontal.input(), self.pixels.own[slot]
+        for j, levels in enumerate(self.chosen):
+            x[j].addmm_(self.left[slot], self.pixels_before[j])
+            parameters = self.horizontal.pixel(i, j)
+            levels.copy_(self.choose(parameters.t(), *(value[j].t() for value in self.given)).t())
+            own[j, :-1].copy_(scale_levels(levels, self.dtype))
+
+    def _start_row(self, i: int, slot: int) -> None:
+        """Everything in row ``i`` that earlier rows decide. Shifted-in rows and columns are zero, bias included."""
+        for bias, matrices, out in self.from_above:
+            if i == 0:
+                out.zero_()
+            else:  # row i - 1 is the own row of these layers
+                product(bias, matrices[1 - slot], self.pixels.seen, out)
+        self.horizontal.input()[1:] += self.left_bias
+        self.pixels.own[slot][:, -1] = 1.0
+        self.horizontal.start_row(self.vertical.row(i))
+
+
+class RowGraphs:
+    """The work of a row as CUDA graphs, one for each kind of row, recorded when the kind first comes up."""
+
+    def __init__(self, decoder: Decoder):
+        self.decoder, self.graphs = decoder, {}
+        self.pool = torch.cuda.graph_pool_handle()
+
+    def row(self, i: int) -> None:
+        if i == 0:  # differs from all others; run as it is, it also starts what must not start in a recording
+            self.decoder.compute_row(0)
+            return
+        kind = i % PERIOD
+        if kind not in self.graphs:
+            self.graphs[kind] = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graphs[kind], pool=self.pool):
+                self.decoder.compute_row(i)
+        self.graphs[kind].replay()

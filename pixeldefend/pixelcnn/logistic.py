@@ -20,7 +20,7 @@ from torch import Tensor
 LEVELS = 256
 BIN_WIDTH = 2.0 / LEVELS
 MIN_LOG_SCALE = -7.0
-FAR = 1e6  # stands for an infinite edge: sigmoid(+-FAR) is exactly 1 or 0 and stays finite under arithmetic
+FAR = 1e30  # stands for an infinite edge: sigmoid(+-FAR) is exactly 1 or 0, and it stays finite times any scale
 
 
 class Mixture(NamedTuple):
@@ -84,24 +84,55 @@ def observed_log_probs(parameters: Tensor, images: Tensor) -> Tensor:
     return torch.logsumexp(mixture.log_weights[..., None, :] + log_mass, dim=-1).movedim(-1, 1)
 
 
-def level_log_probs(log_weights: Tensor, means: Tensor, log_scales: Tensor, levels: Tensor) -> Tensor:
-    """Log probabilities, in nats, of several levels of one sub-pixel.
+class Room:
+    """Memory that one call of `level_log_probs` leaves to the next: new memory costs more than the arithmetic in it."""
 
-    ``log_weights``, ``means`` and ``log_scales`` are (..., K); ``levels`` (..., L) or (L,), integers in 0..255 that run
-    upwards by one, so that neighbours share an edge. The result is (..., L).
+    def __init__(self):
+        self.buffers: list[Tensor] = []
+
+    def take(self, shape: tuple[int, ...], like: Tensor) -> list[Tensor]:
+        """Three buffers of a shape, of the dtype and on the device of ``like``."""
+        if not self.buffers or self.buffers[0].shape != shape or self.buffers[0].dtype != like.dtype:
+            self.buffers = [like.new_empty(shape) for _ in range(3)]
+        return self.buffers
+
+
+def level_log_probs(log_weights: Tensor, means: Tensor, log_scales: Tensor, first: Tensor, count: int,
+                    room: Room | None = None) -> Tensor:  # fmt: skip
+    """Log probabilities, in nats, of ``count`` neighbouring levels of one sub-pixel.
+
+    ``log_weights``, ``means`` and ``log_scales`` are (..., K); ``first`` (...), integers, is the lowest of the levels,
+    the highest is at most 255. The result is (count, ...). A caller with many calls gives a ``room``.
+
+    With log sigmoid(z) = min(z, 0) - log(1 + exp(-|z|)), the exponentials at the edges serve both neighbours, and the
+    logarithms can wait until the components are summed.
     """
-    inverse = torch.exp(-log_scales)[..., None, :]
-    levels = levels[..., None].to(means.dtype)  # (..., L, 1)
-    edges = torch.cat([levels, levels[..., -1:, :] + 1], dim=-2) * BIN_WIDTH - 1.0  # (..., L + 1, 1)
-    z = (edges - means[..., None, :]) * inverse  # (..., L + 1, K)
-    below = F.logsigmoid(z)  # log cdf at every edge
-    above = below - z  # log(1 - cdf)
-    first, last = levels == 0, levels == LEVELS - 1
-    lower = torch.where(first, 0.0, above[..., :-1, :])
-    upper = torch.where(last, 0.0, below[..., 1:, :])
-    inside = torch.log(-torch.expm1(-BIN_WIDTH * inverse))
-    log_mass = lower + upper + torch.where(first | last, 0.0, inside)
-    return torch.logsumexp(log_weights[..., None, :] + log_mass, dim=-1)
+    # components, then levels, come first: each operation then runs along the batch, which is contiguous
+    log_weights, means, log_scales = (x.movedim(-1, 0).contiguous() for x in (log_weights, means, log_scales))
+    inverse = torch.exp(-log_scales)
+    at_bottom, at_top = first == 0, first + count == LEVELS
+    edges = first.to(means.dtype) * BIN_WIDTH - 1.0 + _steps(count, means[0])
+    edges[0].masked_fill_(at_bottom, -FAR)
+    edges[-1].masked_fill_(at_top, FAR)
+    shape = (len(means), *torch.broadcast_shapes(edges.shape, means[0].shape))  # (K, count + 1, ...)
+    z, one_plus_e, negative_part = (Room() if room is None else room).take(shape, means)
+    torch.sub(edges, means[:, None], out=z).mul_(inverse[:, None])
+    torch.abs(z, out=one_plus_e).neg_().exp_().add_(1)
+    torch.clamp(z, max=0, out=negative_part)
+    inside = torch.log(-torch.expm1(-BIN_WIDTH * inverse))  # log(1 - exp(lower - upper)); the tails have no such factor
+    log_mass = z[:, :-1].neg_().add_(negative_part[:, :-1]).add_(negative_part[:, 1:])
+    log_mass.add_((log_weights + inside)[:, None])
+    log_mass[:, 0].sub_(inside * at_bottom)
+    log_mass[:, -1].sub_(inside * at_top)
+    largest = log_mass.amax(dim=0)
+    mass = log_mass.sub_(largest).exp_().div_(one_plus_e[:, 1:]).div_(one_plus_e[:, :-1])
+    return mass.sum(dim=0).log_().add_(largest)
+
+
+def _steps(count: int, like: Tensor) -> Tensor:
+    """The distances of ``count + 1`` edges from the first one, to be added to a tensor like ``like``."""
+    steps = torch.arange(count + 1, device=like.device, dtype=like.dtype) * BIN_WIDTH
+    return steps.view(-1, *[1] * like.ndim)
 
 
 def all_log_probs(parameters: Tensor, images: Tensor) -> Tensor:
@@ -110,5 +141,5 @@ def all_log_probs(parameters: Tensor, images: Tensor) -> Tensor:
     mixture = split_parameters(parameters.movedim(1, -1), images.shape[1])
     means = condition_on_channels(mixture, scale_levels(levels))
     log_weights = mixture.log_weights[..., None, :].expand_as(means)
-    every = torch.arange(LEVELS, device=images.device)
-    return level_log_probs(log_weights, means, mixture.log_scales, every).movedim(-2, 1)
+    first = torch.zeros(means.shape[:-1], dtype=torch.long, device=images.device)
+    return level_log_probs(log_weights, means, mixture.log_scales, first, LEVELS).movedim(0, -1).movedim(-2, 1)

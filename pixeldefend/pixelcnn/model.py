@@ -2,8 +2,9 @@
 
 import json
 import math
+import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -11,13 +12,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from .. import paths
 from ..checks import check_count, check_eval_mode, check_generator, check_images
-from .incremental import Choose, decode
+from .incremental import Choose, Decoder
 from .logistic import (
     LEVELS,
+    Room,
     all_log_probs,
     condition_on_channels,
     level_log_probs,
@@ -26,6 +27,7 @@ from .logistic import (
     split_parameters,
 )
 from .network import Network, PixelCNNConfig
+from .pieces import work_through
 
 with warnings.catch_warnings():
     # in a notebook it warns that ipywidgets is missing, for progress bars of downloads that do not happen here
@@ -34,9 +36,12 @@ with warnings.catch_warnings():
 
 WEIGHTS_FILE = "model.safetensors"
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-LogProbs = Callable[[Tensor], Tensor]
-Pick = Callable[[LogProbs, slice, int, int, int], Tensor]
-SCORING_CHUNK = 32  # images a forward pass; larger chunks fall out of a CPU's caches and are slower
+LogProbs = Callable[[Tensor, int], Tensor]
+Pick = Callable[..., Tensor]
+# images computed together on each CPU thread, and on a GPU
+SCORING_CHUNK = 32, 1024  # larger chunks fall out of a CPU's caches and are slower
+DECODING_BATCH = 512, 4096
+SMALLEST_BATCH = 80  # on several threads; with fewer they spend their time waiting for Python
 
 
 def shipped_densities() -> list[str]:
@@ -80,10 +85,11 @@ class PixelCNN(nn.Module, PyTorchModelHubMixin):
             TypeError, ValueError: other than uint8 images of the model's channels and sizes that are multiples of 4, an
                 unknown precision, or a model in training mode.
         """
-        out = torch.empty(len(images) if isinstance(images, Tensor) else 0)
-        for start, chunk, parameters in self._forward(images, precision, progress):
-            out[start : start + len(chunk)] = observed_log_probs(parameters, chunk).double().sum((1, 2, 3)).float().cpu()
-        return out.to(images.device)
+
+        def score(chunk: Tensor, parameters: Tensor) -> Tensor:
+            return observed_log_probs(parameters, chunk).double().sum((1, 2, 3)).float()
+
+        return self._in_parallel(images, score, (), precision, progress)
 
     def bits_per_dim(self, images: Tensor, *, precision: str = "float32", progress: bool = False) -> Tensor:
         """Bits per dimension, -log p(X) / (C H W log 2), float32 (N,), section 2.3. Raises as `log_likelihood`."""
@@ -95,11 +101,15 @@ class PixelCNN(nn.Module, PyTorchModelHubMixin):
 
         A thousand Fashion-MNIST images take 0.8 GB. Raises as `log_likelihood`.
         """
-        parts = [all_log_probs(p, chunk).to(images.device) for _, chunk, p in self._forward(images, precision, False)]
-        return torch.cat(parts) if parts else torch.empty(*images.shape, LEVELS, device=images.device)
 
-    def sample(self, n: int, *, generator: torch.Generator, precision: str = "float32", batch_size: int = 256,
-               progress: bool = False) -> Tensor:
+        def all_levels(chunk: Tensor, parameters: Tensor) -> Tensor:
+            return all_log_probs(parameters, chunk)
+
+        shape = (*images.shape[1:], LEVELS) if isinstance(images, Tensor) else ()
+        return self._in_parallel(images, all_levels, shape, precision, False)
+
+    def sample(self, n: int, *, generator: torch.Generator, precision: str = "float32", batch_size: int | None = None,
+               progress: bool = False) -> Tensor:  # fmt: skip
         """Draw ``n`` images, uint8 (n, C, H, W), pixel by pixel. The same generator state gives the same images.
 
         Raises:
@@ -108,56 +118,74 @@ class PixelCNN(nn.Module, PyTorchModelHubMixin):
         check_count(n, name="n")
         check_generator(generator)
 
-        every = torch.arange(LEVELS, device=self.device)
+        def draw(log_probs: LogProbs, uniform: Tensor) -> Tensor:
+            cumulative = log_probs(torch.zeros_like(uniform), LEVELS).exp().cumsum(0)
+            return (cumulative < uniform).sum(0).clamp(max=LEVELS - 1)
 
-        def draw(log_probs: LogProbs, *position) -> Tensor:
-            cumulative = log_probs(every).exp().cumsum(-1)
-            u = torch.rand(len(cumulative), 1, generator=generator, device=generator.device).to(cumulative.device)
-            return (cumulative < u).sum(-1).clamp(max=LEVELS - 1)
+        uniform = torch.rand(n, *self.shape, generator=generator, device=generator.device).to(self.device)
+        return self.decode(draw, uniform, precision=precision, batch_size=batch_size, progress=progress)
 
-        canvas = torch.zeros(n, *self.shape, dtype=torch.uint8, device=self.device)
-        return self.decode(canvas, draw, precision=precision, batch_size=batch_size, progress=progress)
-
-    def decode(self, canvas: Tensor, pick: Pick, *, precision: str = "float32", batch_size: int = 256,
-               progress: bool = False) -> Tensor:
-        """Choose every sub-pixel in raster order, channel by channel, each given those chosen before: a new canvas.
+    def decode(self, pick: Pick, *given: Tensor, precision: str = "float32", batch_size: int | None = None,
+               progress: bool = False) -> Tensor:  # fmt: skip
+        """Choose every sub-pixel in raster order, channel by channel, each given those chosen before: uint8 (N, C, H, W).
 
         Args:
-            canvas: uint8 (N, C, H, W); says how many images are decoded and of what size.
-            pick: ``pick(log_probs, rows, k, i, j)`` gives the levels, (B,), of channel k of pixel (i, j) for the images
-                ``rows`` (a slice). ``log_probs(levels)`` are the log-probabilities, (B, L), of levels that run upwards
-                by one, (L,) or (B, L).
+            pick: ``pick(log_probs, *values)`` gives the levels, (B,), of one sub-pixel of B images.
+                ``log_probs(first, count)`` are the log-probabilities, (count, B), of the levels from ``first``, (B,), on;
+                ``values`` are those of ``given`` for the sub-pixel, each (B,). It must only compute: on a GPU it is
+                recorded and replayed.
+            given: at least one tensor (N, C, H, W), any dtype; says how many images are decoded and of what size.
+            batch_size: images decoded together, on each CPU thread; memory grows with it. ``None`` for a good one.
 
         Raises as `log_likelihood`.
         """
         check_eval_mode(self, name="the PixelCNN")
-        check_images(canvas, channels=self.shape[0])
+        if batch_size is None:
+            batch_size = DECODING_BATCH[self.device.type == "cuda"]
         check_count(batch_size, name="batch_size")
-        self._check_size(canvas)
+        shape = given[0].shape
+        if any(value.shape != shape for value in given) or len(shape) != 4 or shape[1] != self.shape[0]:
+            shapes = ", ".join(str(tuple(value.shape)) for value in given)
+            raise ValueError(f"decode needs tensors of one shape (N, {self.shape[0]}, H, W), not {shapes}")
+        self._check_size(given[0])
         dtype = _dtype(precision)
-        canvas = canvas.to(self.device, copy=True)
-        total = len(range(0, len(canvas), batch_size)) * canvas.shape[2]
-        with tqdm(total=total, unit="row", disable=None if progress else True) as bar:
-            for start in range(0, len(canvas), batch_size):
-                rows = slice(start, min(start + batch_size, len(canvas)))
-                choose = _pixel_chooser(canvas.shape[1], pick, rows)
-                decode(self.network, canvas[rows], choose, dtype=dtype, on_row=bar.update)
-        return canvas
+        out = torch.empty(shape, dtype=torch.uint8)
+        decoders = threading.local()  # one per thread; all pieces are of one size, but for those that memory was short for
 
-    def _forward(self, images: Tensor, precision: str, progress: bool) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """The network's numbers, chunk by chunk: (start, images of the chunk, parameters), on the model's device."""
+        def work(rows: slice, step: Callable[[], None]) -> None:
+            batch = rows.stop - rows.start
+            if getattr(decoders, "batch", None) != batch:
+                decoders.decoder = None  # gives its memory back first
+                decoders.decoder = Decoder(self.network, pixel_chooser(shape[1], pick), batch=batch, height=shape[2],
+                                           width=shape[3], dtype=dtype)  # fmt: skip
+                decoders.batch = batch
+            out[rows] = decoders.decoder.run([value[rows].to(self.device) for value in given], step).cpu()
+
+        work_through(len(out), batch_size, work, device=self.device, smallest=SMALLEST_BATCH, steps=shape[2], unit="row",
+                     progress=progress)  # fmt: skip
+        return out.to(given[0].device)
+
+    def _in_parallel(self, images: Tensor, function: Callable[[Tensor, Tensor], Tensor], shape: tuple[int, ...],
+                     precision: str, progress: bool) -> Tensor:  # fmt: skip
+        """``function(images, parameters)`` of chunks and the network's numbers for them, float32: (N, *shape)."""
         check_eval_mode(self, name="the PixelCNN")
         check_images(images, channels=self.shape[0])
         self._check_size(images)
         dtype = _dtype(precision)
-        with torch.no_grad(), tqdm(total=len(images), unit="image", disable=None if progress else True) as bar:
-            for start in range(0, len(images), SCORING_CHUNK):
-                chunk = images[start : start + SCORING_CHUNK].to(self.device)
-                x = scale_levels(chunk).contiguous(memory_format=torch.channels_last)
-                with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-                    parameters = self.network(x)
-                yield start, chunk, parameters.float()
-                bar.update(len(chunk))
+        out = torch.empty(len(images), *shape)
+
+        @torch.no_grad()
+        def work(rows: slice, step: Callable[[], None]) -> None:
+            chunk = images[rows].to(self.device)
+            x = scale_levels(chunk).contiguous(memory_format=torch.channels_last)
+            with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+                parameters = self.network(x)
+            out[rows] = function(chunk, parameters.float()).cpu()
+            step()
+
+        size = SCORING_CHUNK[self.device.type == "cuda"]
+        work_through(len(images), size, work, device=self.device, unit="chunk", progress=progress)
+        return out.to(images.device)
 
     @staticmethod
     def _check_size(images: Tensor) -> None:
@@ -206,16 +234,18 @@ def _dtype(precision: str) -> torch.dtype:
     return PRECISIONS[precision]
 
 
-def _pixel_chooser(channels: int, pick: Pick, rows: slice) -> Choose:
+def pixel_chooser(channels: int, pick: Pick) -> Choose:
     """Decode the channels of one pixel in order R, G, B; the network is not asked again between them."""
 
-    def choose(parameters: Tensor, i: int, j: int) -> Tensor:
+    room = Room()
+
+    def choose(parameters: Tensor, *given: Tensor) -> Tensor:
         mixture = split_parameters(parameters, channels)
         chosen = torch.zeros(len(parameters), channels, dtype=torch.uint8, device=parameters.device)
         for k in range(channels):
             means = condition_on_channels(mixture, scale_levels(chosen))[:, k]
-            log_probs = partial(level_log_probs, mixture.log_weights, means, mixture.log_scales[:, k])
-            chosen[:, k] = pick(log_probs, rows, k, i, j).to(torch.uint8)
+            log_probs = partial(level_log_probs, mixture.log_weights, means, mixture.log_scales[:, k], room=room)
+            chosen[:, k] = pick(log_probs, *(value[:, k] for value in given))
         return chosen
 
     return choose

@@ -1,149 +1,142 @@
-"""The vertical stream of the PixelCNN, one row of the image at a time: half of the incremental pass (see `incremental`).
-
-Rows are stored as (width, batch, features), so that a row of a convolution is a sum of matrix products on shifted views,
-with no copies. Every layer remembers one row.
-"""
+"""The vertical stream of the PixelCNN, one row of the image at a time: half of the incremental pass (see `incremental`)."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .layers import GatedBlock, ShiftedConv, ShiftedTransposedConv
 from .network import LEVELS_OF_RESOLUTION, Network
+from .windows import Halves, Scratch, Space, Window, active_levels, halves, window_matrices
 
 
-def activate(x: Tensor) -> Tensor:
-    return F.elu_(torch.cat([x, -x], dim=-1))
+def product(bias: Tensor, matrix: Tensor, x: Tensor, out: Tensor) -> Tensor:
+    """``out[c] = bias + matrix @ x[c]`` for every column c of a row."""
+    if x.is_cuda:
+        return torch.baddbmm(bias, matrix.expand(len(x), *matrix.shape), x, out=out)
+    for x_c, out_c in zip(x.unbind(), out.unbind(), strict=True):  # a batched product would copy overlapping windows
+        torch.addmm(bias, matrix, x_c, out=out_c)
+    return out
 
 
-def add_product(x: Tensor, weight: Tensor, out: Tensor) -> None:
-    """out += x @ weight over the last dimension; ``out`` is contiguous."""
-    out.view(-1, out.shape[-1]).addmm_(x.reshape(-1, x.shape[-1]), weight)
-
-
-def kernel_matrices(layer: ShiftedConv, dtype: torch.dtype) -> list[list[Tensor]]:
-    """One (inputs, outputs) matrix for each row and column of the layer's kernel."""
-    weight = layer.weight().detach().to(dtype)
-    rows, columns = weight.shape[2:]
-    return [[weight[:, :, r, c].t().contiguous() for c in range(columns)] for r in range(rows)]
-
-
-def active_levels(position: int) -> list[int]:
-    """The levels of resolution that have an element at this row or column: all of 0, 1, 2 on every fourth."""
-    return [k for k in range(LEVELS_OF_RESOLUTION) if position % 2**k == 0]
+def add_product(matrix: Tensor, x: Tensor, out: Tensor) -> Tensor:
+    """``out[c] += matrix @ x[c]`` for every column c of a row."""
+    return out.baddbmm_(matrix.expand(len(x), *matrix.shape), x)
 
 
 class RowConv:
-    """A down layer (2 x 3, stride 1 or 2), one row at a time; it remembers the row before."""
+    """A down layer (2 x 3, stride 1 or 2): write the input row to ``own[slot]``, then ask for `row`."""
 
-    def __init__(self, layer: ShiftedConv, dtype: torch.dtype):
-        self.above_taps, self.own_taps = kernel_matrices(layer, dtype)
-        self.bias = layer.b.detach().to(dtype)
-        self.stride = layer.stride
-        self.above: Tensor | None = None
+    def __init__(self, layer: ShiftedConv, space: Space, width: int):
+        self.matrices, self.bias = window_matrices(layer, space), space.bias(layer)
+        self.window = Window(space, width, layer.v.shape[1], columns=3, stride=layer.stride)
+        self.own = [halves(row) for row in self.window.own]
 
-    def remember(self, x: Tensor) -> Tensor:
-        """Keep ``x`` (W, B, I) as the row above the next one; return it with its border of zeros."""
-        self.above = F.pad(x, (0, 0, 0, 0, 1, 1))
-        return self.above
-
-    def row(self, x: Tensor) -> Tensor:
-        above = self.above
-        own = self.remember(x)
-        width = x.shape[0]
-        y = self.bias.repeat(width // self.stride, x.shape[1], 1)
-        for padded, taps in ((above, self.above_taps), (own, self.own_taps)):
-            if padded is not None:
-                for c, tap in enumerate(taps):
-                    add_product(padded[c : c + width : self.stride], tap, y)
-        return y
+    def row(self, slot: int, out: Tensor) -> Tensor:
+        return product(self.bias, self.matrices[slot], self.window.seen, out)
 
 
 class RowBlock:
-    """A gated block of the vertical stream, one row at a time."""
+    """A gated block of the vertical stream; the activation of its input is written to ``own[slot]`` beforehand."""
 
-    def __init__(self, block: GatedBlock, dtype: torch.dtype):
-        self.conv_in, self.conv_out = RowConv(block.conv_in, dtype), RowConv(block.conv_out, dtype)
-        self.skip = None
+    def __init__(self, block: GatedBlock, space: Space, width: int):
+        self.conv_in, self.conv_out = RowConv(block.conv_in, space, width), RowConv(block.conv_out, space, width)
+        self.own = self.conv_in.own
         if block.skip is not None:
-            self.skip = kernel_matrices(block.skip, dtype)[0][0]
-            self.conv_in.bias = self.conv_in.bias + block.skip.b.detach().to(dtype)
+            self.skip = space.weight(block.skip.weight().flatten(1))
+            self.conv_in.bias = self.conv_in.bias + space.bias(block.skip)
 
-    def row(self, node: tuple[Tensor, Tensor], skip: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        x, activated = node
-        h = self.conv_in.row(activated)
+    def row(self, x: Tensor, slot: int, scratch: Scratch, skip: Tensor | None = None) -> None:
+        """Update ``x`` (W, F, B), the block's input, in place to its output."""
+        h = self.conv_in.row(slot, scratch.h)
         if skip is not None:
-            add_product(skip, self.skip, h)
-        value, gate = self.conv_out.row(activate(h)).chunk(2, dim=-1)
-        x = torch.addcmul(x, value, torch.sigmoid(gate))
-        return x, activate(x)
+            add_product(self.skip, skip, h)
+        scratch.activate(h, self.conv_out.own[slot])
+        self.conv_out.row(slot, scratch.output.whole)
+        scratch.add_gated(x)
 
 
 class RowGrow:
-    """The vertical stream's transposed convolution (2 x 3, stride 2): one coarse row gives two fine ones."""
+    """The vertical stream's transposed convolution (2 x 3, stride 2): one coarse row gives two fine ones.
 
-    def __init__(self, layer: ShiftedTransposedConv, dtype: torch.dtype):
-        self.weight = layer.weight().detach().to(dtype)  # (I, O, 2, 3)
-        self.bias = layer.b.detach().to(dtype)
+    An even column of the fine row sees one coarse column, an odd one sees two: as one product, (own, next) to (even, odd).
+    """
 
-    def row(self, x: Tensor, parity: int) -> Tensor:
-        before, own, after = (self.weight[:, :, parity, c] for c in (2, 1, 0))
-        y = self.bias.repeat(2 * x.shape[0], x.shape[1], 1)
-        y[0::2] += x @ own
-        y[1::2] += x @ before
-        y[1:-1:2] += x[1:] @ after
-        return y
+    def __init__(self, layer: ShiftedTransposedConv, space: Space):
+        weight = layer.weight().transpose(0, 1)  # (outputs, inputs, 2, 3)
+        self.matrices = []
+        for row in (0, 1):
+            after, own, before = weight[:, :, row].unbind(-1)
+            even_odd = torch.cat([torch.cat([own, torch.zeros_like(own)], 1), torch.cat([before, after], 1)])
+            self.matrices.append(space.weight(even_odd))
+        self.bias = space.bias(layer).repeat(2, 1)
+
+    def row(self, coarse: Tensor, slot: int, out: Tensor) -> None:
+        """``coarse`` (W / 2 + 1, F, B), its last column zero; ``out`` (W, F, B)."""
+        width, features, batch = coarse.shape
+        pairs = coarse.as_strided((width - 1, 2 * features, batch), coarse.stride())
+        product(self.bias, self.matrices[slot], pairs, out.view(width - 1, 2 * features, batch))
 
 
 class VerticalStream:
-    """All of the vertical stream; `row` gives its nodes, as activations, to the horizontal stream."""
+    """All of the vertical stream. After `row`, ``up[k]`` and ``down[k]`` of `given` are what the horizontal blocks take."""
 
-    def __init__(self, network: Network, dtype: torch.dtype):
-        self.dtype, self.filters = dtype, network.config.filters
-        self.device = network.head.b.device
-        self.input = RowConv(network.vertical_input, dtype)
-        self.up = [[RowBlock(b, dtype) for b in level] for level in network.vertical_up]
-        self.down = [[RowBlock(b, dtype) for b in level] for level in reversed(network.vertical_down)]
-        self.shrink = [RowConv(layer, dtype) for layer in network.vertical_shrink]
-        self.grow = [RowGrow(layer, dtype) for layer in reversed(network.vertical_grow)]
-        self.coarse: list[Tensor | None] = [None] * LEVELS_OF_RESOLUTION  # last output of each level's down pass
+    def __init__(self, network: Network, space: Space):
+        widths = [space.width >> k for k in range(LEVELS_OF_RESOLUTION)]
+        features = space.filters
 
-    def row(self, i: int, above: Tensor | None, batch: int, width: int) -> tuple[list, list]:
-        """The activations that the horizontal blocks of row ``i`` take in: per level, for the up and the down pass.
+        def blocks(levels) -> list[list[RowBlock]]:
+            return [[RowBlock(b, space, width) for b in level] for level, width in zip(levels, widths, strict=True)]
 
-        ``above`` is row i - 1 of the input with its ones, (W, B, C + 1); None for the first row, whose input layer
-        contributes zero, not its bias.
+        self.up, self.down = blocks(network.vertical_up), blocks(reversed(network.vertical_down))
+        self.shrink = [RowConv(layer, space, w) for layer, w in zip(network.vertical_shrink, widths, strict=False)]
+        self.grow = [RowGrow(layer, space) for layer in reversed(network.vertical_grow)]
+        self.x = [space.zeros(width + 1, features) for width in widths]  # the zero column is for `RowGrow`
+        self.ends = [[halves(space.zeros(w, 2 * features)) for _ in range(2)] for w in widths]
+        scratch = Scratch(space, space.width)
+        self.scratch = [scratch.first(width) for width in widths]
+
+    def windows(self) -> list[Window]:
+        blocks = [block for level in self.up + self.down for block in level]
+        return [conv.window for block in blocks for conv in (block.conv_in, block.conv_out)] + [
+            layer.window for layer in self.shrink
+        ]
+
+    def input(self) -> Tensor:
+        """The output of the stream's input layer, (W, F, B), to be written before `row`."""
+        return self.x[0][:-1]
+
+    def row(self, i: int) -> list[tuple[list[Tensor], list[Tensor]]]:
+        """Compute row ``i``; for every active level the activations that the horizontal blocks take in, up and down.
+
+        They are views of buffers that the next row overwrites.
         """
-        if above is None:
-            x = torch.zeros(width, batch, self.filters, dtype=self.dtype, device=self.device)
-        else:
-            x = self.input.row(above)
-        nodes: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.up]
-        for k in active_levels(i):
-            if k > 0:
-                x = self.shrink[k - 1].row(x)
-            node = (x, activate(x))
-            nodes[k].append(node)
-            for block in self.up[k]:
-                node = block.row(node)
-                nodes[k].append(node)
-            x = node[0]
-            if k < LEVELS_OF_RESOLUTION - 1 and i % 2 ** (k + 1):
-                self.shrink[k].remember(x)  # an odd row of this level: the row above for the coarser level's next
-        up = [[activated for _, activated in level[1:]] for level in nodes]
-        return up, self._down_pass(i, nodes)
+        nodes = [self._up_pass(i, k) for k in active_levels(i)]
+        given = [self._down_pass(i, k, nodes[k]) for k in reversed(active_levels(i))]
+        return [([node.whole for node in up[1:]], down) for up, down in zip(nodes, reversed(given), strict=True)]
 
-    def _down_pass(self, i: int, nodes: list) -> list[list[Tensor]]:
-        given: list[list[Tensor]] = [[] for _ in self.up]
-        for k in reversed(active_levels(i)):
-            twins = nodes[k]
-            if k == LEVELS_OF_RESOLUTION - 1:
-                node = twins.pop()
-            else:
-                x = self.grow[k].row(self.coarse[k + 1], (i >> k) & 1)
-                node = (x, activate(x))
-            for block in self.down[k]:
-                node = block.row(node, twins.pop()[1])
-                given[k].append(node[1])
-            self.coarse[k] = node[0]
-        return given
+    def _up_pass(self, i: int, k: int) -> list[Halves]:
+        slot, x, scratch, blocks = (i >> k) & 1, self.x[k][:-1], self.scratch[k], self.up[k]
+        if k > 0:
+            self.shrink[k - 1].row(0, x)
+        last = self.down[k][0].own[slot] if k == LEVELS_OF_RESOLUTION - 1 else self.ends[k][0]
+        nodes = [block.own[slot] for block in blocks] + [last]
+        scratch.activate(x, nodes[0])
+        for block, node in zip(blocks, nodes[1:], strict=True):
+            block.row(x, slot, scratch)
+            scratch.activate(x, node)
+        if k < LEVELS_OF_RESOLUTION - 1:
+            self.shrink[k].own[slot].whole.copy_(x)
+        return nodes
+
+    def _down_pass(self, i: int, k: int, nodes: list[Halves]) -> list[Tensor]:
+        slot, x, scratch, blocks = (i >> k) & 1, self.x[k][:-1], self.scratch[k], self.down[k]
+        twins = list(nodes)
+        if k == LEVELS_OF_RESOLUTION - 1:
+            twins.pop()  # the coarsest level goes on from its last node
+        else:
+            self.grow[k].row(self.x[k + 1], slot, x)
+            scratch.activate(x, blocks[0].own[slot])
+        given = [block.own[slot] for block in blocks[1:]] + [self.ends[k][1]]
+        for block, node in zip(blocks, given, strict=True):
+            block.row(x, slot, scratch, twins.pop().whole)
+            scratch.activate(x, node)
+        return [node.whole for node in given]

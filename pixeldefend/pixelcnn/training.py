@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .. import loop, paths
+from .. import distributed, loop, paths
 from ..checks import check_choice, check_count, check_images
 from ..fingerprint import fingerprint
 from ..images import DATA_SETS, load_images
@@ -64,7 +64,7 @@ class Recipe:
 
 
 class DensityJob:
-    """A `loop.Job` that trains ``network`` on ``images`` (uint8, (N, C, H, W))."""
+    """A `loop.Job` that trains ``network`` on ``images`` (uint8, (N, C, H, W)); with all processes that torchrun started."""
 
     def __init__(self, network: Network, images: Tensor, recipe: Recipe, *, compiled: bool = False):
         check_images(images, channels=network.config.channels)
@@ -73,16 +73,16 @@ class DensityJob:
         self.settings = {**network.config.as_dict(), **recipe.settings()}
         self.network = network.to(self.device, memory_format=torch.channels_last).train()
         network.reset_parameters(torch.Generator().manual_seed(recipe.seed))
-        with torch.random.fork_rng():
-            torch.manual_seed(recipe.seed)
+        with loop.own_randomness(recipe.seed):
             initialise_from_data(network, scale_levels(images[: recipe.initial_images]))
+        if compiled:
+            compile_network(network)
+        self.parallel = distributed.parallel(network)
         self.parameters = list(network.parameters())
         self.average = [p.detach().clone() for p in self.parameters]
         self.optimizer = torch.optim.Adam(
             self.parameters, lr=recipe.learning_rate, betas=recipe.betas, fused=True
         )
-        if compiled:
-            compile_network(network)
 
     def step(self, index: Tensor, step: int) -> dict[str, float]:
         images = self.images[index.to(self.device)]
@@ -91,7 +91,7 @@ class DensityJob:
             group["lr"] = rate
         x = scale_levels(images).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bfloat16):
-            parameters = self.network(x)
+            parameters = self.parallel(x)
         bits_per_dim = -observed_log_probs(parameters, images).mean() / math.log(2)
         self.optimizer.zero_grad()
         bits_per_dim.backward()
@@ -150,6 +150,8 @@ def train_density(
 ) -> PixelCNN:
     """Train a PixelCNN on a data set's "train" split, score it on all test images, save it and return it.
 
+    Under torchrun call it in a `distributed.process_group`: the processes share each batch, and rank 0 saves.
+
     A run that was stopped, or killed, goes on from the checkpoint in ``folder``; a finished one can be made longer: call
     again with more ``images`` after replacing ``checkpoint.pt`` by ``kept.pt``, the state before the cool-down.
 
@@ -189,14 +191,15 @@ def train_density(
     model.network.load_state_dict(job.averaged_state())
     weights = Path(weights) if weights else paths.WEIGHTS / "pixelcnn" / name
     settings = {"data_set": data_set, "training_images": len(train), "batch_size": batch_size, **asdict(recipe)}
-    return save_density(model, weights, run=folder, test=test, settings=settings, progress=progress)
+    if distributed.rank() == 0:
+        save_density(model, weights, run=folder, test=test, settings=settings, progress=progress)
+    distributed.wait()
+    return PixelCNN.from_pretrained(weights).to(device)
 
 
 def save_density(model: PixelCNN, weights: Path, *, run: Path, test: Tensor, settings: dict,
-                 progress: bool = False) -> PixelCNN:
+                 progress: bool = False) -> None:
     """Write the density to ``weights`` in float16, with the run's log and its score on the ``test`` images.
-
-    Returns it as it loads again: float32, in eval mode, on the model's device.
 
     Raises:
         ValueError: the weights do not fit into float16.
@@ -223,4 +226,3 @@ def save_density(model: PixelCNN, weights: Path, *, run: Path, test: Tensor, set
         "settings": settings,
     }
     (weights / SCORES).write_text(json.dumps(scores, indent=2) + "\n")
-    return model

@@ -97,6 +97,29 @@ def roc_curves(curves: Mapping[str, object]) -> Figure:
     return figure
 
 
+def cost_of_purifying(content: Mapping) -> Figure:
+    """Images a second and forward passes against the batch size, from a record of `pixeldefend.study.speed.measure`."""
+    figure = Figure(figsize=(7.6, 3.4), layout="constrained")
+    rate, passes = figure.subplots(1, 2)
+    for (precision, colour), marker in zip({"float32": "#0072B2", "bfloat16": "#D55E00"}.items(), "os", strict=True):
+        entries = [entry for entry in content["purify"] if entry["precision"] == precision]
+        batches = [entry["images"] for entry in entries]
+        style = {"color": colour, "marker": marker, "label": precision}
+        rate.loglog(batches, [entry["images_per_second"] for entry in entries], **style)
+        passes.loglog(batches, [entry["forward_passes"] for entry in entries], **style)
+    lines = {"the authors, CIFAR-10 on a TITAN Xp": (3.6, ":")}
+    if content["naive"]:
+        lines["one forward pass per pixel"] = (content["naive"]["images_per_second"], "--")
+    for text, (value, style) in lines.items():
+        rate.axhline(value, color="#555555", linestyle=style, label=text)
+    passes.axhline(1, color="#555555", linewidth=1)
+    rate.set(xlabel="images in one call", ylabel="images per second")
+    passes.set(xlabel="images in one call", ylabel="cost in forward passes")
+    rate.legend(fontsize=8)
+    passes.legend(fontsize=8)
+    return figure
+
+
 def gallery(rows: Mapping[str, Tensor], *, captions: Mapping[str, Sequence[str]] | None = None) -> Figure:
     """Images side by side (figures 1, 4 and 10): each entry of ``rows`` is a title and uint8 images (N, C, H, W).
 

@@ -82,7 +82,7 @@ class Lab:
         images = self.attacked(condition, limit=limit)
         if condition.defence == "none":
             return images
-        purify = PixelDefend(self.density, eps_defend=condition.eps_defend, precision=self.precision, batch_size=500)
+        purify = PixelDefend(self.density, eps_defend=condition.eps_defend, precision=self.precision)
         return purify.purify(images, progress=self.progress)
 
     def record(self, condition: Condition) -> Record:

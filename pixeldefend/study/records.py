@@ -49,9 +49,8 @@ def digest(content: dict) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def save_record(record: Record, path: Path) -> None:
-    """Write a record atomically, with a digest by which a later edit is noticed."""
-    content = asdict(record)
+def write_signed(content: dict, path: Path) -> None:
+    """Write ``content`` as JSON atomically, one line for each key, with a digest by which a later edit is noticed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
     lines = (f" {json.dumps(key)}: {json.dumps(value)}" for key, value in {**content, "digest": digest(content)}.items())
@@ -59,19 +58,32 @@ def save_record(record: Record, path: Path) -> None:
     os.replace(partial, path)
 
 
-def load_record(path: Path) -> Record:
-    """Read a record.
+def read_signed(path: Path) -> dict:
+    """What `write_signed` wrote.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no such file.
         ValueError: it is damaged, or was edited after it had been written.
     """
     try:
         content = json.loads(path.read_text())
         stored = content.pop("digest")
-        record = Record(**content)
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path.name} is no record ({error}); delete it, it will be computed again") from None
     if digest(content) != stored:
         raise ValueError(f"{path.name} was changed after it had been written; delete it, it will be computed again")
-    return record
+    return content
+
+
+def save_record(record: Record, path: Path) -> None:
+    """Write a record atomically, with a digest by which a later edit is noticed."""
+    write_signed(asdict(record), path)
+
+
+def load_record(path: Path) -> Record:
+    """Read a record. Raises as `read_signed`."""
+    content = read_signed(path)
+    try:
+        return Record(**content)
+    except TypeError as error:
+        raise ValueError(f"{path.name} is no record ({error}); delete it, it will be computed again") from None
