@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
 import torch
 from tqdm import tqdm
@@ -83,12 +83,16 @@ def _in_threads(attempt: Callable, pieces: list[slice], threads: int, stop: thre
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             futures = [pool.submit(attempt, rows) for rows in pieces]
             try:
-                return [future.result() for future in futures]
-            except BaseException:
-                stop.set()
-                raise
+                wait(futures, return_when=FIRST_EXCEPTION)
+            finally:
+                stop.set()  # what is not finished by now will not be wanted
     finally:
         torch.set_num_threads(threads)
+    errors = [future.exception() for future in futures]
+    for error in errors:
+        if error is not None and not isinstance(error, _Stopped):
+            raise error
+    return [future.result() for future in futures]
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -1,0 +1,149 @@
+# %% [markdown]
+# # What purification costs
+#
+# Algorithm 1 asks the network for the distribution of every pixel, after the pixels before it have been chosen. Taken
+# literally that is one evaluation of the whole network per pixel, and it is why people who port the method tend to give up
+# its exactness. The paper's own code does better: section 4.1 reports 3.6 CIFAR-10 images a second on a TITAN Xp. This chapter says what it costs here.
+
+# %% tags=["parameters"]
+profile = "laptop"
+
+# %% tags=["hide-input"]
+import torch
+from IPython.display import Markdown
+from myst_nb import glue
+
+from pixeldefend.study import Lab, figures, speed
+from pixeldefend.study.records import read_signed
+
+figures.use_style()
+lab = Lab("fashion-mnist", profile)
+record = read_signed(speed.speed_path("fashion-mnist", torch.device("cpu")))
+if record["fingerprint"] != lab.density_fingerprint:
+    raise ValueError("the record of the speed is of other weights; make it again with: pixeldefend bench fashion-mnist")
+
+
+def last(task, precision):
+    return [entry for entry in record[task] if entry["precision"] == precision][-1]
+
+
+for precision, short in (("float32", "single"), ("bfloat16", "half")):
+    best = speed.best_forward(record, precision)
+    glue(f"{short}_forward_ms", 1000 / best["images_per_second"], display=False)
+    glue(f"{short}_chunk", best["chunk"], display=False)
+    glue(f"{short}_passes", last("purify", precision)["forward_passes"], display=False)
+    glue(f"{short}_rate", last("purify", precision)["images_per_second"], display=False)
+    glue(f"{short}_memory", record["memory_per_image"][precision] / 1e6, display=False)
+    glue(f"{short}_products", 100 * record["profile"][precision]["matrix products"], display=False)
+    glue(f"{short}_element", 100 * record["profile"][precision]["element-wise"], display=False)
+    glue(f"{short}_start", 100 * record["profile"][precision]["starting operations"], display=False)
+    glue(f"{short}_first", record["purify"][[e["precision"] for e in record["purify"]].index(precision)]["forward_passes"],
+         display=False)
+    reached = last("purify", precision)["images_per_second"] * record["flops_per_image"]
+    glue(f"{short}_reached", reached / 1e9, display=False)
+    glue(f"{short}_rate_measured", record["matrix_rate"][precision] / 1e9, display=False)
+
+glue("largest_batch", last("purify", "float32")["images"], display=False)
+glue("threads", record["machine"]["threads"], display=False)
+glue("naive_rate", record["naive"]["images_per_second"], display=False)
+glue("naive_images", record["naive"]["images"], display=False)
+glue("naive_differ", record["naive"]["sub_pixels_that_differ"], display=False)
+at_256 = next(e for e in record["purify"] if e["precision"] == "float32" and e["images"] == 256)
+glue("naive_ratio", at_256["images_per_second"] / record["naive"]["images_per_second"], display=False)
+glue("gflop", record["flops_per_image"] / 1e9, display=False)
+change = record["bfloat16"]
+glue("half_sub_pixels", 100 * change["sub_pixels_that_differ"], display=False)
+glue("half_levels", change["mean_difference_in_levels"], display=False)
+glue("half_bits", change["mean_change_in_bits"], display=False)
+glue("half_bits_largest", change["largest_change_in_bits"], display=False)
+glue("half_after", change["bits_after_bfloat16"], display=False)
+glue("single_after", change["bits_after_float32"], display=False)
+glue("half_images", change["images"], display=False)
+glue("training_rate", record["training"]["images_per_second"], display=False)
+
+# %% [markdown]
+# ## Every activation once
+#
+# Most of what the network computes for one pixel it has computed for the pixels before {cite}`ramachandran2017fast`. The
+# incremental pass of this package computes every activation once in all, so that its arithmetic is that of a *single*
+# forward pass, {glue:text}`gflop:.2f` GFLOP for an image of Fashion-MNIST:
+#
+# - the vertical stream at row $i$ depends on earlier rows only, and is computed a row at a time;
+# - the horizontal stream goes pixel by pixel; all that a convolution needs lies in one piece of memory, so that each is
+#   one matrix product for the whole batch;
+# - the half and quarter resolutions run on every second and fourth row and column.
+#
+# The answer is that of the slow algorithm: on {glue:text}`naive_images:d` images, one forward pass per pixel and the incremental pass
+# in float32 chose differently in {glue:text}`naive_differ:d` sub-pixels.
+#
+# ## Measured
+#
+# The unit in what follows is the *forward pass*: the network alone, all positions in parallel, on as many images, in the best of the
+# forms that were tried on the same machine in the same run ({numref}`tab-forms`). A forward pass takes {glue:text}`single_forward_ms:.1f` ms per
+# image in float32 and {glue:text}`half_forward_ms:.1f` ms in bfloat16.
+#
+# Purifying {glue:text}`largest_batch:d` images costs {glue:text}`single_passes:.2f` forward passes in float32 and
+# {glue:text}`half_passes:.2f` in bfloat16: {glue:text}`single_rate:.0f` and {glue:text}`half_rate:.0f` images a second, on a CPU with
+# {glue:text}`threads:d` threads. With one forward pass per pixel it is {glue:text}`naive_rate:.3f` images a second; the incremental pass at batch 256 is
+# {glue:text}`naive_ratio:.0f` times as fast. For a single image it costs {glue:text}`single_first:.0f` forward passes: each of some hundred thousand small
+# operations must be started, however little it does, and a larger batch shares that ({numref}`fig-cost`).
+
+# %% mystnb={"figure": {"name": "fig-cost", "caption": "Purification of Fashion-MNIST images against the number of images in one call: images per second (left) and cost in forward passes of the same network (right). The authors' number is for a network sixteen times as wide in arithmetic, on larger images, on a GPU of 2017: it is there for scale, not for comparison."}, "image": {"alt": "Two panels: images per second rise with the batch size and flatten; the cost in forward passes falls towards one.", "width": "720px"}} tags=["hide-input"]
+figures.cost_of_purifying(record)
+
+# %% tags=["hide-input"]
+rows = ["| task | precision | images | images per second | forward passes |", "|---|---|--:|--:|--:|"]
+for task in ("score", "purify", "sample"):
+    for e in record[task]:
+        rows.append(f"| {task} | {e['precision']} | {e['images']} | {e['images_per_second']:.1f} | {e['forward_passes']:.2f} |")
+glue("cost_table", Markdown("\n".join(rows)), display=False)
+rows = ["| images at a time | layout | compiled | float32 | bfloat16 |", "|--:|---|---|--:|--:|"]
+forms = {}
+for e in record["forward"]:
+    forms.setdefault((e["chunk"], e["layout"], e["compiled"]), {})[e["precision"]] = e["images_per_second"]
+for (chunk, layout, compiled), found in forms.items():
+    cells = f"{found['float32']:.1f} | {found['bfloat16']:.1f}"
+    rows.append(f"| {chunk} | {layout} | {'yes' if compiled else 'no'} | {cells} |")
+glue("forms_table", Markdown("\n".join(rows)), display=False)
+
+# %% [markdown]
+# :::{table} What scoring, purifying and sampling cost. Scoring includes the likelihood, not only the network.
+# :name: tab-cost
+# ```{glue:md} cost_table
+# :format: myst
+# ```
+# :::
+#
+# :::{table} The parallel forms of a forward pass, images per second: how many images at a time on each thread, the memory layout, and whether what lies between the convolutions is compiled.
+# :name: tab-forms
+# ```{glue:md} forms_table
+# :format: myst
+# ```
+# :::
+#
+# ## Where the time goes
+#
+# On one thread and a batch of 256, choosing left out, matrix products take {glue:text}`single_products:.0f` % of the time in float32, what lies between them
+# {glue:text}`single_element:.0f` %, and starting the operations {glue:text}`single_start:.0f` %; in bfloat16 it is
+# {glue:text}`half_products:.0f`, {glue:text}`half_element:.0f` and {glue:text}`half_start:.0f` %. At its fastest the pass does {glue:text}`single_reached:.0f` GFLOP/s in float32 and
+# {glue:text}`half_reached:.0f` in bfloat16, where large square matrix products reached {glue:text}`single_rate_measured:.0f` and {glue:text}`half_rate_measured:.0f`
+# in the same run: in bfloat16 the products of this narrow network are too small for the processor's fastest units.
+#
+# The pass keeps two rows of every layer: {glue:text}`single_memory:.1f` MB for each image of the batch in float32, {glue:text}`half_memory:.1f` MB in
+# bfloat16.
+#
+# ## What bfloat16 changes
+#
+# Over {glue:text}`half_images:d` test images, scoring in bfloat16 changes the mean by {glue:text}`half_bits:.4f` bits per dimension, and no image by more than
+# {glue:text}`half_bits_largest:.3f`. Purification makes {glue:text}`half_sub_pixels:.1f` % of its choices differently, on
+# average by {glue:text}`half_levels:.1f` levels: one choice differs, and all that follow are made from another past. The purified images are as likely:
+# {glue:text}`single_after:.4f` bits per dimension after float32, {glue:text}`half_after:.4f` after bfloat16, both scored in float32.
+#
+# ## On a GPU
+#
+# There each operation is shorter still than the time that Python needs to start it. The package records the work of a row once, as
+# CUDA graphs, and replays it; the rest is the same code. No GPU was at hand for this book, so no number is given: `pixeldefend bench cifar10
+# --device cuda` measures all of the above there, and writes the record that this page would show.
+#
+# All numbers of this page come from one run of `pixeldefend bench fashion-mnist --compile` with nothing else running; each time is the
+# best of up to three. Training ran at {glue:text}`training_rate:.0f` images a second in that run.
