@@ -102,7 +102,7 @@ forms = {}
 for e in record["forward"]:
     forms.setdefault((e["chunk"], e["layout"], e["compiled"]), {})[e["precision"]] = e["images_per_second"]
 for (chunk, layout, compiled), found in forms.items():
-    cells = f"{found['float32']:.1f} | {found['bfloat16']:.1f}"
+    cells = " | ".join(f"{found[precision]:.1f}" if precision in found else "-" for precision in ("float32", "bfloat16"))
     rows.append(f"| {chunk} | {layout} | {'yes' if compiled else 'no'} | {cells} |")
 glue("forms_table", Markdown("\n".join(rows)), display=False)
 
@@ -114,7 +114,7 @@ glue("forms_table", Markdown("\n".join(rows)), display=False)
 # ```
 # :::
 #
-# :::{table} The parallel forms of a forward pass, images per second: how many images at a time on each thread, the memory layout, and whether what lies between the convolutions is compiled.
+# :::{table} The parallel forms of a forward pass, images per second: how many images at a time on each thread, the memory layout, and whether what lies between the convolutions is compiled (tried for the best of the others only).
 # :name: tab-forms
 # ```{glue:md} forms_table
 # :format: myst

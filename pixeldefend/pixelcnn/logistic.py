@@ -104,7 +104,7 @@ def level_log_probs(log_weights: Tensor, means: Tensor, log_scales: Tensor, firs
     ``log_weights``, ``means`` and ``log_scales`` are (..., K); ``first`` (...), integers, is the lowest of the levels,
     the highest is at most 255. The result is (count, ...). A caller with many calls gives a ``room``.
 
-    With log sigmoid(z) = min(z, 0) - log(1 + exp(-|z|)), the exponentials at the edges serve both neighbours, and the
+    With ``log sigmoid(z) = min(z, 0) - log(1 + exp(-|z|))``, the exponentials at the edges serve both neighbours, and the
     logarithms can wait until the components are summed.
     """
     # components, then levels, come first: each operation then runs along the batch, which is contiguous
