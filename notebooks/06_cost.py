@@ -85,10 +85,10 @@ glue("training_rate", record["training"]["images_per_second"], display=False)
 # Purifying {glue:text}`largest_batch:d` images costs {glue:text}`single_passes:.2f` forward passes in float32 and
 # {glue:text}`half_passes:.2f` in bfloat16: {glue:text}`single_rate:.0f` and {glue:text}`half_rate:.0f` images a second, on a CPU with
 # {glue:text}`threads:d` threads. With one forward pass per pixel it is {glue:text}`naive_rate:.3f` images a second; the incremental pass at batch 256 is
-# {glue:text}`naive_ratio:.0f` times as fast. For a single image it costs {glue:text}`single_first:.0f` forward passes: each of some hundred thousand small
-# operations must be started, however little it does, and a larger batch shares that ({numref}`fig-cost`).
+# {glue:text}`naive_ratio:.0f` times as fast. A single image costs {glue:text}`single_first:.0f` forward passes; the larger
+# the batch, the smaller the share of each image ({numref}`fig-cost`).
 
-# %% mystnb={"figure": {"name": "fig-cost", "caption": "Purification of Fashion-MNIST images against the number of images in one call: images per second (left) and cost in forward passes of the same network (right). The authors' number is for a network sixteen times as wide in arithmetic, on larger images, on a GPU of 2017: it is there for scale, not for comparison."}, "image": {"alt": "Two panels: images per second rise with the batch size and flatten; the cost in forward passes falls towards one.", "width": "720px"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-cost", "caption": "Purification of Fashion-MNIST images against the number of images in one call: images per second (left) and cost in forward passes of the same network (right). The authors' number is for a network with sixteen times the arithmetic for each pixel, on larger images, on a GPU of 2017: it is there for scale, not for comparison."}, "image": {"alt": "Two panels: images per second rise with the batch size and flatten; the cost in forward passes falls towards one.", "width": "720px"}} tags=["hide-input"]
 figures.cost_of_purifying(record)
 
 # %% tags=["hide-input"]
@@ -127,7 +127,7 @@ glue("forms_table", Markdown("\n".join(rows)), display=False)
 # {glue:text}`single_element:.0f` %, and starting the operations {glue:text}`single_start:.0f` %; in bfloat16 it is
 # {glue:text}`half_products:.0f`, {glue:text}`half_element:.0f` and {glue:text}`half_start:.0f` %. At its fastest the pass does {glue:text}`single_reached:.0f` GFLOP/s in float32 and
 # {glue:text}`half_reached:.0f` in bfloat16, where large square matrix products reached {glue:text}`single_rate_measured:.0f` and {glue:text}`half_rate_measured:.0f`
-# in the same run: in bfloat16 the products of this narrow network are too small for the processor's fastest units.
+# in the same run.
 #
 # The pass keeps two rows of every layer: {glue:text}`single_memory:.1f` MB for each image of the batch in float32, {glue:text}`half_memory:.1f` MB in
 # bfloat16.

@@ -192,3 +192,10 @@ def test_other_bad_input_is_refused():
 
 def test_no_images_give_no_scores():
     assert small_density(1).bits_per_dim(torch.zeros(0, 1, 8, 8, dtype=torch.uint8)).shape == (0,)
+
+
+@pytest.mark.parametrize("given", [(), (torch.zeros(2, 3, 8, 8),), (torch.zeros(2, 1, 8, 7),), (torch.zeros(1, 8, 8),),
+                                   (torch.zeros(2, 1, 8, 8), torch.zeros(3, 1, 8, 8))])  # fmt: skip
+def test_decode_refuses_tensors_that_are_no_images_of_its_own(given):
+    with pytest.raises(ValueError, match="decode needs|multiples of 4"):
+        small_density(1).decode(lambda log_probs, *values: values[0], *given)

@@ -143,6 +143,8 @@ class PixelCNN(nn.Module, PyTorchModelHubMixin):
         if batch_size is None:
             batch_size = DECODING_BATCH[self.device.type == "cuda"]
         check_count(batch_size, name="batch_size")
+        if not given:
+            raise ValueError("decode needs at least one tensor (N, C, H, W), to know how many images and of what size")
         shape = given[0].shape
         if any(value.shape != shape for value in given) or len(shape) != 4 or shape[1] != self.shape[0]:
             shapes = ", ".join(str(tuple(value.shape)) for value in given)

@@ -115,7 +115,8 @@ def cost_of_purifying(content: Mapping) -> Figure:
     passes.axhline(1, color="#555555", linewidth=1)
     rate.set(xlabel="images in one call", ylabel="images per second")
     passes.set(xlabel="images in one call", ylabel="cost in forward passes")
-    rate.legend(fontsize=8)
+    rate.set_ylim(top=2000)  # room for the legend
+    rate.legend(fontsize=8, loc="upper left")
     passes.legend(fontsize=8)
     return figure
 
