@@ -142,8 +142,8 @@ glue("forms_table", Markdown("\n".join(rows)), display=False)
 # ## On a GPU
 #
 # There each operation is shorter still than the time that Python needs to start it. The package records the work of a row once, as
-# CUDA graphs, and replays it; the rest is the same code. No GPU was at hand for this book, so no number is given: `pixeldefend bench cifar10
-# --device cuda` measures all of the above there, and writes the record that this page would show.
+# CUDA graphs, and replays it; the rest is the same code. No GPU was at hand for this book, so no number is given: `pixeldefend bench
+# fashion-mnist --device cuda` measures all of the above there, and writes the record that this page would show.
 #
 # All numbers of this page come from one run of `pixeldefend bench fashion-mnist --compile` with nothing else running; each time is the
 # best of up to three. Training ran at {glue:text}`training_rate:.0f` images a second in that run.
