@@ -30,7 +30,6 @@ def last(task, precision):
 for precision, short in (("float32", "single"), ("bfloat16", "half")):
     best = speed.best_forward(record, precision)
     glue(f"{short}_forward_ms", 1000 / best["images_per_second"], display=False)
-    glue(f"{short}_chunk", best["chunk"], display=False)
     glue(f"{short}_passes", last("purify", precision)["forward_passes"], display=False)
     glue(f"{short}_rate", last("purify", precision)["images_per_second"], display=False)
     glue(f"{short}_memory", record["memory_per_image"][precision] / 1e6, display=False)

@@ -16,12 +16,10 @@ from ..detection import p_values
 from ..fingerprint import fingerprint
 from ..images import DATA_SETS, SPLITS
 from ..pixelcnn import PixelCNN
-from ..pixelcnn.model import PRECISIONS
+from ..pixelcnn.model import DECODING_BATCH, PRECISIONS
 from .archives import Batch, check_output, digest, read_archive, read_batch, write_archive
 from .chunks import in_chunks, parts_folder, remove_parts
 from .options import add_run_options, defaults_of, shard
-
-GPU_BATCH = 4096  # images that it takes to keep a GPU busy with a density
 
 
 def score_arguments(parser: ArgumentParser) -> None:
@@ -192,7 +190,8 @@ def _resumable(compute: Callable[[slice], Tensor], options: Namespace, batch: Ba
 
 
 def _density_batch(options: Namespace) -> int:
-    return GPU_BATCH if torch.device(options.device).type == "cuda" else 1  # on a CPU smaller ones do as well
+    """What a chunk holds whole: on a GPU as many images as keep it busy; on a CPU smaller chunks do as well."""
+    return DECODING_BATCH[1] if torch.device(options.device).type == "cuda" else 1
 
 
 def _progress(options: Namespace) -> bool:

@@ -157,7 +157,7 @@ class PixelCNN(nn.Module, PyTorchModelHubMixin):
         def work(rows: slice, step: Callable[[], None]) -> None:
             batch = rows.stop - rows.start
             if getattr(decoders, "batch", None) != batch:
-                decoders.decoder = None  # gives its memory back first
+                decoders.decoder = decoders.batch = None  # gives its memory back first
                 decoders.decoder = Decoder(self.network, pixel_chooser(shape[1], pick), batch=batch, height=shape[2],
                                            width=shape[3], dtype=dtype)  # fmt: skip
                 decoders.batch = batch
