@@ -10,6 +10,7 @@ from pixeldefend import loop
 from pixeldefend.classifiers import ResNet, load_classifier, predict, train_classifier, training
 from pixeldefend.classifiers.losses import TRAININGS
 from pixeldefend.classifiers.training import ClassifierJob, Recipe
+from pixeldefend.fingerprint import fingerprint
 from pixeldefend.images import Images
 from pixeldefend.scaling import to_unit
 
@@ -182,6 +183,31 @@ def test_other_ways_of_training_are_saved_under_their_name(training, change, sma
     (line,) = (folder / "log.jsonl").read_text().splitlines()
     assert ("adversarial_accuracy" in json.loads(line)) == (training in ADVERSARIAL)
     assert not load_classifier("fashion-mnist", "resnet", training=training, root=tmp_path).training
+
+
+def test_a_warm_start_goes_on_from_the_shipped_weights(small_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(training.paths, "WEIGHTS", tmp_path)
+    settings = {"batch_size": 16, "progress": False}
+    first = train_classifier("fashion-mnist", epochs=10, folder=tmp_path / "run", **settings)
+    second = train_classifier(
+        "fashion-mnist", training="adversarial-fgsm", start="normal", epochs=1, folder=tmp_path / "second", **settings
+    )
+    kept = json.loads((tmp_path / "classifiers" / "fashion-mnist-resnet-adversarial-fgsm" / "config.json").read_text())
+    assert kept["settings"]["start"] == fingerprint(first) != fingerprint(second)
+    assert kept["settings"]["learning_rate"] == 0.01
+    drawn = ResNet(channels=1, width=4, units=1)
+    drawn.reset_parameters(torch.Generator().manual_seed(0))
+    near, far = ((first.classify.weight - net.classify.weight).norm() for net in (second, drawn))
+    assert 0 < near < 0.3 * far, "ten small steps away, not drawn anew"
+    with pytest.raises(ValueError, match="start"):  # the checkpoint knows what it started from
+        train_classifier("fashion-mnist", training="adversarial-fgsm", epochs=1, folder=tmp_path / "second", **settings)
+
+
+def test_a_warm_start_needs_weights_to_start_from(small_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(training.paths, "WEIGHTS", tmp_path)
+    with pytest.raises(ValueError, match="no classifier 'fashion-mnist-resnet-normal'"):
+        train_classifier("fashion-mnist", training="adversarial-bim", start="normal", folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_stopped_run_says_so_and_saves_no_weights(small_data, tmp_path, monkeypatch):

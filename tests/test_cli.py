@@ -132,9 +132,11 @@ def test_images_come_from_a_data_set_too(lab):
         ),
         ("train classifier fashion-mnist", train_classifier, {"data_set": "fashion-mnist"}),
         (
-            "train classifier cifar10 resnet --training normal --epochs 3 --batch-size 5 --seed 2 --no-bfloat16",
+            "train classifier cifar10 resnet --training adversarial-bim --epochs 3 --batch-size 5 --seed 2 --no-bfloat16 "
+            "--adversarial-std 25 --start normal",
             train_classifier,
-            {"data_set": "cifar10", "network": "resnet", "epochs": 3, "batch_size": 5, "seed": 2, "bfloat16": False},
+            {"data_set": "cifar10", "network": "resnet", "training": "adversarial-bim", "epochs": 3, "batch_size": 5,
+             "seed": 2, "bfloat16": False, "adversarial_std": 25.0, "start": "normal"},
         ),
     ],
     ids=["pixelcnn", "pixelcnn, all options", "classifier", "classifier, all options"],

@@ -34,6 +34,9 @@ def train_classifier_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("network", nargs="?", help="architecture")
     parser.add_argument("--training", choices=TRAININGS, help="way of training")
     parser.add_argument("--epochs", type=int, help="passes over the training images")
+    parser.add_argument("--adversarial-std", type=float, metavar="LEVELS", help="of the eps of adversarial training")
+    parser.add_argument("--start", choices=TRAININGS, help="start from the shipped classifier trained this way, at a tenth "
+                        "of the learning rate (default: from scratch)")  # fmt: skip
     _training_arguments(parser)
 
 
