@@ -16,6 +16,7 @@ from pixeldefend.classifiers.standardise import standardise
 from pixeldefend.classifiers.store import SIZES, build_classifier, rounded
 from pixeldefend.images import DATA_SETS, load_images
 from pixeldefend.scaling import to_unit
+from pixeldefend.weights import SUMS, write_checksums
 
 NAMES = {"data_set": "fashion-mnist", "network": "resnet", "training": "normal"}
 
@@ -263,14 +264,30 @@ def config(network="resnet", **size) -> str:
     return json.dumps({"network": network, "size": {"channels": 1, "width": 2, **size}})
 
 
+@pytest.mark.parametrize("hashes", [True, False], ids=["hashes", "no hashes"])
 @pytest.mark.parametrize("file, damage, kind", DAMAGE.values(), ids=DAMAGE)
-def test_damaged_files_are_named_in_one_line(file, damage, kind, saved):
+def test_damaged_files_are_named_in_one_line(file, damage, kind, hashes, saved):
     path = saved / FOLDER / file
     damage(path)
+    if not hashes:
+        (path.parent / SUMS).unlink()
     with pytest.raises(kind) as caught:
         load_classifier("fashion-mnist", "resnet", root=saved)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_changed_bit_is_noticed_by_the_hash_and_only_by_it(saved):
+    """Folders from before there were hashes load without."""
+    path = saved / FOLDER / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="SHA-256") as caught:
+        load_classifier("fashion-mnist", "resnet", root=saved)
+    assert str(path) in str(caught.value)
+    (path.parent / SUMS).unlink()
+    load_classifier("fashion-mnist", "resnet", root=saved)
 
 
 def test_weights_that_are_not_finite_are_not_loaded(saved):
@@ -278,6 +295,7 @@ def test_weights_that_are_not_finite_are_not_loaded(saved):
     weights = load_file(path)
     weights["classify.bias"][3] = math.nan
     save_file(weights, path)
+    write_checksums(path.parent)
     with pytest.raises(ValueError, match="not finite"):
         load_classifier("fashion-mnist", "resnet", root=saved)
 

@@ -12,7 +12,7 @@ from test_images import idx
 
 from pixeldefend import PixelCNN, images, load_images, loop
 from pixeldefend.fingerprint import fingerprint
-from pixeldefend.pixelcnn import training
+from pixeldefend.pixelcnn import card, training
 from pixeldefend.pixelcnn.network import Network, PixelCNNConfig
 from pixeldefend.pixelcnn.training import DensityJob, Recipe, save_density, train_density
 
@@ -259,6 +259,7 @@ def data(tmp_path, monkeypatch):
         (folder / f"{part}-images-idx3-ubyte").write_bytes(idx(pixels))
         (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx(np.arange(count, dtype=np.uint8) % 10))
     monkeypatch.setattr(images, "HELD_OUT", 3)
+    monkeypatch.setattr(card, "PROBE_IMAGES", 3)
     monkeypatch.setenv(images.ENVIRONMENT, str(folder))
     return folder
 
@@ -287,7 +288,10 @@ def test_a_finished_run_is_saved_scored_and_loads_again(data, tmp_path, monkeypa
     assert scores["test_bits_per_dim"] == pytest.approx(bits.mean().item(), abs=2e-4)
     assert scores["fingerprint"] == fingerprint(loaded)
     assert scores["settings"]["batch_size"] == 4 and scores["settings"]["cooldown_steps"] == 1
+    assert scores["settings"]["compiled"] is False and scores["settings"]["device"] == "cpu"
     assert (tmp_path / "run-weights" / training.LOG).read_text() == (tmp_path / "run" / loop.LOG).read_text()
+    assert scores["probes"] and (tmp_path / "run-weights" / card.SAMPLES).is_file()
+    assert (tmp_path / "run-weights" / card.CARD).read_text() == card.card(tmp_path / "run-weights")
 
 
 def test_a_stopped_run_raises_and_goes_on_to_the_same_weights(data, tmp_path, monkeypatch):

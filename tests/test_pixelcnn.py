@@ -150,6 +150,18 @@ def test_damaged_or_missing_weights_are_named(tmp_path):
         PixelCNN.from_pretrained("mnist")
 
 
+@pytest.mark.parametrize("content", [b'{"channels": 1', b"\xff", b"[]", b'{"channels": 1}', b'{"channels": "one"}'],
+                         ids=["cut off", "scrambled", "a list", "incomplete", "no number"])  # fmt: skip
+def test_a_damaged_or_missing_configuration_is_named(content, tmp_path):
+    small_density(1).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match="config.json is damaged"):
+        PixelCNN.from_pretrained(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match="config.json is missing"):
+        PixelCNN.from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("images", "error", "message"),
     [

@@ -5,15 +5,13 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .. import paths
+from ..weights import CONFIG, LOG, RESTORE, SCORES, load_weights, one_line, save_weights
 from .resnet import ResNet
 from .vgg import VGG
 
-WEIGHTS, CONFIG, SCORES, LOG = "model.safetensors", "config.json", "scores.json", "log.jsonl"
 NETWORKS = {"resnet": ResNet, "vgg": VGG}
 SIZES = {  # the paper's (appendix C): a quarter of the feature maps for Fashion-MNIST
     ("cifar10", "resnet"): {"channels": 3, "width": 16, "units": 10},
@@ -51,6 +49,8 @@ def load_classifier(
         root: a folder of classifiers, each in a folder named ``<data set>-<network>-<training>``; ``None`` for those
             that come with the package.
 
+    The weights are compared with their SHA-256 hashes where ``SHA256SUMS`` lies beside them.
+
     Raises ``ValueError`` for a classifier that does not exist (the message lists those that do) and for a damaged file;
     ``FileNotFoundError`` for a file that is missing. Messages name the file.
     """
@@ -60,7 +60,7 @@ def load_classifier(
         raise ValueError(f"there is no classifier {name!r} (data set-network-training); those that exist: {listed}")
     folder = _root(root) / name
     model = _build(folder / CONFIG)
-    _load_weights(model, folder / WEIGHTS)
+    load_weights(model, folder, allow_unverified=True)  # older folders have no hashes
     return model.to(device, memory_format=torch.channels_last).requires_grad_(False).eval()
 
 
@@ -90,9 +90,8 @@ def save_classifier(
         if not value.isfinite().all():
             raise ValueError(f"{key} is not finite as {dtype}")
     folder = _root(root) / classifier_name(data_set, network, training)
-    folder.mkdir(parents=True, exist_ok=True)
     config = {"data_set": data_set, "network": network, "training": training, "size": model.size}
-    (folder / WEIGHTS).write_bytes(save(weights))  # not save_file, which lets no other user read it
+    save_weights(weights, folder)
     _write_json(folder / CONFIG, {**config, "settings": settings or {}})
     _write_json(folder / SCORES, scores)
     if log is not None:
@@ -134,22 +133,6 @@ def _build(path: Path) -> nn.Module:
         config = json.loads(path.read_text())
         return build_classifier(config["network"], config["size"])
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing; restore the whole folder {path.parent.name}") from None
+        raise FileNotFoundError(f"{path} is missing; {RESTORE}") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({type(error).__name__}: {_one_line(error)}); restore it") from error
-
-
-def _load_weights(model: nn.Module, path: Path) -> None:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; restore the whole folder {path.parent.name}")
-    try:
-        weights = load_file(path)
-        model.load_state_dict(weights)
-    except (SafetensorError, RuntimeError) as error:  # no safetensors file; other tensors than the network's
-        raise ValueError(f"{path} is damaged or of another network ({_one_line(error)}); restore it") from error
-    if not all(value.isfinite().all() for value in weights.values()):
-        raise ValueError(f"{path} is damaged: it holds values that are not finite; restore it")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {one_line(error)}); {RESTORE}") from error

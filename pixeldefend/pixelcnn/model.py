@@ -3,18 +3,17 @@
 import json
 import math
 import threading
-import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from .. import paths
 from ..checks import check_count, check_eval_mode, check_generator, check_images
+from ..hub import PyTorchModelHubMixin, snapshot_download
+from ..weights import CONFIG, MAX_PIECE_SIZE, RESTORE, WEIGHT_FILES, load_weights, one_line, save_weights
 from .incremental import Choose, Decoder
 from .logistic import (
     LEVELS,
@@ -29,12 +28,6 @@ from .logistic import (
 from .network import Network, PixelCNNConfig
 from .pieces import work_through
 
-with warnings.catch_warnings():
-    # in a notebook it warns that ipywidgets is missing, for progress bars of downloads that do not happen here
-    warnings.simplefilter("ignore")
-    from huggingface_hub import PyTorchModelHubMixin
-
-WEIGHTS_FILE = "model.safetensors"
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 LogProbs = Callable[[Tensor, int], Tensor]
 Pick = Callable[..., Tensor]
@@ -46,7 +39,7 @@ SMALLEST_BATCH = 80  # on several threads; with fewer they spend their time wait
 
 def shipped_densities() -> list[str]:
     """Names of the densities that come with the repository, for `PixelCNN.from_pretrained`."""
-    return sorted(folder.parent.name for folder in (paths.WEIGHTS / "pixelcnn").glob("*/config.json"))
+    return sorted(folder.parent.name for folder in (paths.WEIGHTS / "pixelcnn").glob(f"*/{CONFIG}"))
 
 
 class PixelCNN(nn.Module, PyTorchModelHubMixin):
@@ -194,39 +187,54 @@ class PixelCNN(nn.Module, PyTorchModelHubMixin):
         if not images.shape[2] or not images.shape[3] or images.shape[2] % 4 or images.shape[3] % 4:
             raise ValueError(f"height and width must be multiples of 4, not {images.shape[2]} x {images.shape[3]}")
 
+    def save_pretrained(self, save_directory: str | Path, *, max_piece_size: int = MAX_PIECE_SIZE, **options) -> str | None:
+        """Write configuration and weights, in the types that they have, for `from_pretrained`.
+
+        ``max_piece_size``, bytes, limits the files that the weights are in (`pixeldefend.weights` describes the folder);
+        ``options`` go to huggingface_hub's mixin.
+        """
+        save_weights(self.state_dict(), Path(save_directory), max_piece_size=max_piece_size)
+        return super().save_pretrained(save_directory, **options)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """The mixin's hook, which takes no options: `save_pretrained` has written the weights."""
+
     @classmethod
     def from_pretrained(cls, name: str | Path, **options) -> "PixelCNN":
         """Load a density: a name in ``data/weights/pixelcnn`` such as "fashion-mnist", or a folder; eval mode, float32.
 
-        ``options`` go to huggingface_hub's mixin, for densities on a hub ("owner/name").
+        The weights are compared with their SHA-256 hashes. ``options`` go to huggingface_hub's mixin, for densities on a
+        hub ("owner/name").
 
         Raises:
-            ValueError: an unknown name (the message lists those that exist), or a damaged weights file.
-            FileNotFoundError: a folder without its configuration or weights.
+            ValueError: an unknown name (the message lists those that exist), or a damaged or foreign file.
+            FileNotFoundError: a folder without its configuration, a piece of its weights, or their hashes.
         """
         shipped = paths.WEIGHTS / "pixelcnn" / str(name)
         folder = shipped if str(name) in shipped_densities() else Path(name)
         if not folder.is_dir() and (isinstance(name, Path) or "/" not in name):
             known = ", ".join(shipped_densities()) or "none"
             raise ValueError(f"no density {str(name)!r}: give a folder or one of those shipped: {known}")
-        if folder.is_dir():
-            for file in ("config.json", WEIGHTS_FILE):
-                if not (folder / file).is_file():
-                    raise FileNotFoundError(f"{folder / file} is missing; restore the whole folder {folder.name}")
+        if folder.is_dir() and not (folder / CONFIG).is_file():
+            raise FileNotFoundError(f"{folder / CONFIG} is missing; {RESTORE}")
         try:
             return super().from_pretrained(str(folder) if folder.is_dir() else name, **options).eval()
-        except (SafetensorError, RuntimeError, json.JSONDecodeError, TypeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"{folder / WEIGHTS_FILE} or its config.json is damaged ({reason}); restore it") from error
+        except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
+            raise ValueError(f"{folder / CONFIG} is damaged ({one_line(error)}); {RESTORE}") from error
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, map_location: str = "cpu", strict: bool = False, **options) -> "PixelCNN":
-        """The mixin's hook, which for a local folder would print a line."""
-        if not Path(model_id).is_dir():
-            return super()._from_pretrained(model_id=model_id, map_location=map_location, strict=strict, **options)
-        sizes = {key: value for key, value in options.items() if key in cls.SIZES}
-        model = cls(**sizes).to(map_location)
-        load_model(model, Path(model_id) / WEIGHTS_FILE, strict=True)
+    def _from_pretrained(cls, *, model_id: str, revision: str | None, cache_dir: str | Path | None, force_download: bool,
+                         local_files_only: bool, token: str | bool | None, map_location: str = "cpu",
+                         **options) -> "PixelCNN":  # fmt: skip
+        """The mixin's hook. Its own reads one file, prints a line, and on a hub would take a pickle."""
+        folder = Path(model_id)
+        if not folder.is_dir():
+            folder = Path(snapshot_download(
+                model_id, revision=revision, cache_dir=cache_dir, force_download=force_download, token=token,
+                local_files_only=local_files_only, allow_patterns=list(WEIGHT_FILES),
+            ))  # fmt: skip
+        model = cls(**{key: value for key, value in options.items() if key in cls.SIZES}).to(map_location)
+        load_weights(model, folder)
         return model
 
 

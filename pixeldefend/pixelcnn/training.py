@@ -21,13 +21,14 @@ from .. import distributed, loop, paths
 from ..checks import check_choice, check_count, check_images
 from ..fingerprint import fingerprint
 from ..images import DATA_SETS, load_images
+from ..weights import LOG, SCORES
+from .card import describe
 from .layers import Elementwise, concat_elu, gate_and_activate
 from .logistic import observed_log_probs, scale_levels
-from .model import WEIGHTS_FILE, PixelCNN
+from .model import PixelCNN
 from .network import Network, initialise_from_data
 
 FILTERS = {"fashion-mnist": 40, "cifar10": 160}  # appendix B: reduced to a quarter for Fashion-MNIST
-SCORES, LOG = "scores.json", "log.jsonl"
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,8 @@ def train_density(
         raise InterruptedError(f"stopped after {done} of {steps} steps; the same call goes on from {folder}")
     model.network.load_state_dict(job.averaged_state())
     weights = Path(weights) if weights else paths.WEIGHTS / "pixelcnn" / name
-    settings = {"data_set": data_set, "training_images": len(train), "batch_size": batch_size, **asdict(recipe)}
+    settings = {"data_set": data_set, "training_images": len(train), "batch_size": batch_size, **asdict(recipe),
+                "compiled": compiled, "device": torch.device(device).type}  # fmt: skip
     if distributed.rank() == 0:
         save_density(model, weights, run=folder, test=test, settings=settings, progress=progress)
     distributed.wait()
@@ -199,7 +201,7 @@ def train_density(
 
 def save_density(model: PixelCNN, weights: Path, *, run: Path, test: Tensor, settings: dict,
                  progress: bool = False) -> None:
-    """Write the density to ``weights`` in float16, with the run's log and its score on the ``test`` images.
+    """Write the density to ``weights`` in float16, with the run's log, its score on the ``test`` images and a model card.
 
     Raises:
         ValueError: the weights do not fit into float16.
@@ -209,7 +211,6 @@ def save_density(model: PixelCNN, weights: Path, *, run: Path, test: Tensor, set
     if not all(value.isfinite().all() for value in half.state_dict().values()):
         raise ValueError("the weights do not fit into float16: the training has diverged")
     half.save_pretrained(weights)
-    (weights / WEIGHTS_FILE).chmod(0o644)  # safetensors leaves it readable to its owner only
     shutil.copyfile(run / loop.LOG, weights / LOG)
     model = PixelCNN.from_pretrained(weights).to(model.device)
     bits = model.bits_per_dim(test, precision="bfloat16", progress=progress)
@@ -226,3 +227,4 @@ def save_density(model: PixelCNN, weights: Path, *, run: Path, test: Tensor, set
         "settings": settings,
     }
     (weights / SCORES).write_text(json.dumps(scores, indent=2) + "\n")
+    describe(weights, device=model.device, progress=progress)
