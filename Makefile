@@ -7,6 +7,7 @@ ARGS      ?=
 
 VENV  := .venv
 STAMP := $(VENV)/installed
+CROSS := $(VENV)/crosschecks
 PY    := $(VENV)/bin/python
 PIP   := $(PY) -m pip --disable-pip-version-check -qq  # errors are still shown
 
@@ -32,10 +33,20 @@ $(STAMP): requirements.lock.txt pyproject.toml
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
+# What tests/test_crosscheck.py compares with. The lock stays as it is. Without these packages those tests are skipped,
+# so no failure here is one of `make test`; it gives up soon, to be tried again the next time.
+PINS = $(PY) -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb')); print(*p$(1))"
+$(CROSS): $(STAMP)
+	@$(PIP) install --retries 1 --timeout 10 -c requirements.lock.txt \
+	    $$($(call PINS,['project']['optional-dependencies']['crosscheck'])) >$@.log 2>&1 \
+	&& $(PIP) install --retries 1 --timeout 10 --no-deps \
+	    $$($(call PINS,['tool']['pixeldefend']['crosscheck-without-dependencies'])) >>$@.log 2>&1 \
+	&& touch $@ || echo "not installed (see $@.log): foolbox or torchattacks; some of tests/test_crosscheck.py is skipped"
+
 book: $(STAMP)
 	@$(PY) -m pixeldefend.book --profile $(PROFILE) $(if $(filter-out 0 no false,$(RECOMPUTE)),--recompute)
 
-test: $(STAMP)
+test: $(STAMP) $(CROSS)
 	@$(PY) -m pytest $(ARGS)
 
 lint: $(STAMP)

@@ -11,7 +11,7 @@
 
 from . import attacks
 from .classifiers import accuracy, load_classifier, predict
-from .defenses import DefendedClassifier, PixelDefend, squeeze
+from .defenses import DefendedClassifier, PixelDefend, lbfgs_purify, squeeze
 from .detection import LikelihoodDetector, p_values, roc
 from .images import load_images
 from .pixelcnn import PixelCNN
@@ -25,6 +25,7 @@ __all__ = [
     "PixelDefend",
     "accuracy",
     "attacks",
+    "lbfgs_purify",
     "load_classifier",
     "load_images",
     "p_values",

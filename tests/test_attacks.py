@@ -1,4 +1,4 @@
-"""Attacks: closed forms on a linear network, the eps ball at every level, who chooses the label, and bad input."""
+"""Attacks: closed forms on a linear network, the eps ball at every level, strength on shipped networks, and bad input."""
 
 import inspect
 
@@ -6,15 +6,20 @@ import pytest
 import torch
 from torch import nn
 
-from pixeldefend.attacks import ATTACKS, bim, bim_iterations, fgsm, rand
+from pixeldefend.attacks import ATTACKS, SEARCHES, bim, bim_iterations, fgsm, rand
 from pixeldefend.attacks._common import step_within
 from pixeldefend.checks import CLASSES
-from pixeldefend.classifiers import predict
+from pixeldefend.classifiers import load_classifier, predict
+from pixeldefend.images import load_images
 
 SHAPE = (1, 4, 4)
 SIGN_ATTACKS = {"fgsm": fgsm, "bim": bim}
 GRADIENT_ATTACKS = {name: attack for name, attack in ATTACKS.items() if name != "rand"}
-BAD_EPS = {"eps negative": (-1, ValueError), "eps 256": (256, ValueError), "eps a float": (8.0, TypeError)}
+EVERY = ATTACKS | {f"search of {name}": search for name, search in SEARCHES.items()}
+BAD_EPS = {
+    "eps negative": (-1, ValueError), "eps 256": (256, ValueError), "eps a float": (8.0, TypeError),
+    "eps a bool": (True, TypeError), "eps None": (None, TypeError),
+}  # fmt: skip
 
 
 def linear(seed: int = 0, bias: bool = True) -> nn.Module:
@@ -46,7 +51,9 @@ def labels(generator):
 def run(name: str, net, images, labels, **options):
     if name == "rand":
         options.setdefault("generator", torch.Generator().manual_seed(0))
-    return ATTACKS[name](net, images, labels, **options)
+    if name not in ATTACKS:  # a search, which knows no eps
+        options.pop("eps")
+    return EVERY[name](net, images, labels, **options)
 
 
 def two_class_weights(net: nn.Module, labels: torch.Tensor) -> torch.Tensor:
@@ -162,6 +169,32 @@ def test_bim_is_at_least_as_strong_as_fgsm(generator):
     assert left["bim"] <= left["fgsm"] < 300
 
 
+@pytest.fixture(scope="module", params=["resnet", "vgg"])
+def shipped(request):
+    """A shipped network, and how many of the first test images it gets right after an attack from the true labels."""
+    net, data = load_classifier("fashion-mnist", request.param), load_images("fashion-mnist", "test", limit=20)
+
+    def right_after(name: str, eps: int, count: int = 20) -> int:
+        images, labels = data.images[:count], data.labels[:count]
+        return (predict(net, ATTACKS[name](net, images, labels, eps=eps, label_source="true")) == labels).sum().item()
+
+    return right_after
+
+
+def test_success_on_a_shipped_network_grows_with_eps_and_with_iterating(shipped):
+    right = {name: [shipped(name, eps) for eps in (0, 2, 8)] for name in SIGN_ATTACKS}
+    for counts in right.values():
+        assert counts == sorted(counts, reverse=True)
+        assert counts[0] >= 18 and counts[-1] <= 13
+    assert all(iterated <= once for iterated, once in zip(right["bim"], right["fgsm"], strict=True))
+    assert right["bim"][-1] < right["fgsm"][-1]
+
+
+@pytest.mark.parametrize("name, count", [("fgsm", 20), ("bim", 10)])
+def test_with_half_of_the_range_no_more_than_chance_is_left(name, count, shipped):
+    assert shipped(name, 128, count) <= count / CLASSES
+
+
 def test_rand_is_uniform_over_the_integers(generator):
     eps, images = 3, torch.full((50, 1, 40, 40), 128, dtype=torch.uint8)
     noise = rand(None, images, torch.zeros(50, dtype=torch.int64), eps=eps, generator=generator).long() - 128
@@ -190,18 +223,20 @@ def test_rand_follows_its_generator_alone(images, labels):
     assert not torch.equal(draws[0], draws[2])
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", EVERY)
 def test_batches_and_modes_do_not_matter(name, images, labels):
+    """To the last integer; the floats of a search carry the float noise of a convolution on another batch."""
     net = small_net()
     expected = run(name, net, images, labels, eps=8)
-    assert torch.equal(run(name, net, images, labels, eps=8, batch_size=5), expected)
+    close = {"rtol": 0, "atol": 1e-5 if name not in ATTACKS else 0}
+    torch.testing.assert_close(run(name, net, images, labels, eps=8, batch_size=5), expected, **close)
     with torch.no_grad():
         assert torch.equal(run(name, net, images, labels, eps=8), expected)
     with torch.inference_mode():
         assert torch.equal(run(name, net, images.clone(), labels.clone(), eps=8), expected)
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("frozen", [False, True], ids=["trainable", "frozen"])
 def test_leaves_no_trace(name, frozen, images, labels):
     net = small_net().requires_grad_(not frozen)
@@ -251,7 +286,9 @@ def repeated(x, columns=CLASSES):
 
 
 BAD_INPUT = {
-    "float images": (lambda i: {"images": i.float()}, TypeError, "uint8"),
+    "float images": (lambda i: {"images": i.float() / 255}, TypeError, "uint8"),
+    "images out of range": (lambda i: {"images": i.short() + 1}, TypeError, "uint8"),
+    "no tensor": (lambda i: {"images": i.tolist()}, TypeError, "list"),
     "images of three axes": (lambda i: {"images": i[:, 0]}, ValueError, "(N, C, H, W)"),
     "too few labels": (lambda i: {"labels": torch.zeros(3, dtype=torch.int64)}, ValueError, "(12,)"),
     "int32 labels": (lambda i: {"labels": torch.zeros(12, dtype=torch.int32)}, TypeError, "int64"),
@@ -259,7 +296,6 @@ BAD_INPUT = {
     "labels elsewhere": (lambda i: {"labels": torch.zeros(12, dtype=torch.int64, device="meta")}, ValueError, "meta"),
     "batch size 0": (lambda i: {"batch_size": 0}, ValueError, "at least 1"),
     "batch size a float": (lambda i: {"batch_size": 1.0}, TypeError, "integer"),
-    **{name: (lambda i, e=eps: {"eps": e}, kind, "eps") for name, (eps, kind) in BAD_EPS.items()},
 }
 BAD_NET = {
     "training mode": (lambda: linear().train(), ValueError, "training mode"),
@@ -275,16 +311,42 @@ BAD_NET = {
 }
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+def counted(net: nn.Module) -> tuple[nn.Module, list]:
+    """The network, and a list that grows with every call of it."""
+    calls = []
+    net.register_forward_hook(lambda *_: calls.append(1))
+    return net, calls
+
+
+@pytest.mark.parametrize("eps", [0, 8])
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("change, kind, mention", BAD_INPUT.values(), ids=BAD_INPUT)
-def test_bad_input(name, change, kind, mention, images, labels):
-    arguments = {"images": images, "labels": labels, "eps": 8, **change(images)}
+def test_bad_input_is_refused_before_any_work(name, change, kind, mention, eps, images, labels):
+    arguments = {"images": images, "labels": labels, "eps": eps, **change(images)}
+    net, calls = counted(linear())
     with pytest.raises(kind) as caught:
-        run(name, linear(), **arguments)
+        run(name, net, **arguments)
     assert mention in str(caught.value)
+    assert not calls
 
 
-@pytest.mark.parametrize("name", GRADIENT_ATTACKS)
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("eps, kind", BAD_EPS.values(), ids=BAD_EPS)
+def test_bad_eps_is_refused_before_any_work(name, eps, kind, images, labels):
+    net, calls = counted(linear())
+    with pytest.raises(kind, match="eps"):
+        run(name, net, images, labels, eps=eps)
+    assert not calls
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_eps_0_asks_the_network_nothing(name, images, labels):
+    net, calls = counted(linear())
+    assert torch.equal(run(name, net, images, labels, eps=0), images)
+    assert not calls
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if name != "rand"])
 @pytest.mark.parametrize("make, kind, mention", BAD_NET.values(), ids=BAD_NET)
 def test_bad_network(name, make, kind, mention, images, labels):
     with pytest.raises(kind) as caught:
@@ -292,10 +354,22 @@ def test_bad_network(name, make, kind, mention, images, labels):
     assert mention in str(caught.value)
 
 
+@pytest.mark.parametrize("eps", [0, 8])
 @pytest.mark.parametrize("name", GRADIENT_ATTACKS)
-def test_unknown_label_source(name, images, labels):
+def test_a_network_in_training_mode_is_not_called(name, eps, images, labels):
+    net, calls = counted(linear().train())
+    with pytest.raises(ValueError, match="training mode"):
+        run(name, net, images, labels, eps=eps)
+    assert not calls
+
+
+@pytest.mark.parametrize("eps", [0, 8])
+@pytest.mark.parametrize("name", [name for name in EVERY if name != "rand"])
+def test_unknown_label_source(name, eps, images, labels):
+    net, calls = counted(linear())
     with pytest.raises(ValueError, match="predicted, true"):
-        run(name, linear(), images, labels, eps=8, label_source="random")
+        run(name, net, images, labels, eps=eps, label_source="random")
+    assert not calls
 
 
 @pytest.mark.parametrize("given", [None, 0], ids=["none", "a seed"])

@@ -92,6 +92,22 @@ def test_attack_writes_what_the_function_returns_and_predictions_before_and_afte
     assert f"accuracy {right[0]:.1%} before, {right[1]:.1%} after" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("name", "option", "value"), [
+    ("deepfool", "rounding", "nearest"), ("carlini_wagner", "rounding", "nearest"), ("carlini_wagner", "setting", "tuned"),
+])  # fmt: skip
+def test_attack_passes_the_options_of_single_attacks_on(name, option, value, lab, capsys):
+    assert run(f"{ATTACK} --attack {name} --eps 8 --label-source predicted --{option} {value}") == 0
+    net = load_classifier("fashion-mnist", "resnet", root="nets")
+
+    def attacked(**options):
+        images, labels = images_of("in.npz"), torch.arange(COUNT) % 10
+        return attacks.ATTACKS[name](net, images, labels, eps=8, label_source="predicted", **options)
+
+    assert np.array_equal(load("out.npz")["images"], attacked(**{option: value}))
+    assert not torch.equal(attacked(**{option: value}), attacked())
+    assert f"{option} {value}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("threshold", [None, 8.0], ids=["all", "adaptive"])
 def test_purify_writes_what_pixeldefend_returns(threshold, lab, capsys):
     more = "" if threshold is None else f" --threshold {threshold}"
@@ -234,6 +250,17 @@ def test_chunks_of_another_computation_are_refused_until_forced(change, lab, mon
     assert run(f"{PURIFY}{change} --force") == 0
     assert run(f"{PURIFY.replace('out.npz', 'fresh.npz')}{change}") == 0
     assert np.array_equal(load("out.npz")["images"], load("fresh.npz")["images"])
+
+
+@pytest.mark.parametrize("change", ["--eps 9", "--label-source predicted", "--rounding nearest", "--setting tuned"])
+def test_chunks_of_another_attack_are_refused(change, lab, monkeypatch, capsys):
+    command = f"{ATTACK} --attack carlini_wagner --eps 8"
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 1)
+        assert run(command) == cli.INTERRUPTED
+    capsys.readouterr()
+    assert run(f"{command} {change}") == 1
+    assert_one_line(capsys.readouterr().err, "other input or settings")
 
 
 @pytest.mark.parametrize("command", [*RESUMABLE.values(), f"{ATTACK} --attack rand --eps 8"], ids=[*RESUMABLE, "one chunk"])
@@ -386,6 +413,14 @@ BAD = {
         "attack in.npz --attack rand --eps 8 --label-source true --classifiers nets --output o.npz",
         "rand has no --label-source",
     ),
+    "unfit rounding": (
+        "attack in.npz --attack fgsm --eps 8 --rounding nearest --classifiers nets --output o.npz",
+        "fgsm has no --rounding",
+    ),
+    "unfit setting": (
+        "attack in.npz --attack deepfool --eps 8 --setting tuned --classifiers nets --output o.npz",
+        "deepfool has no --setting",
+    ),
     "batch size": ("attack in.npz --attack fgsm --eps 8 --batch-size 0 --classifiers nets --output o.npz", "at least 1"),
     "no folder": ("score in.npz --density density --output none/o.npz", "no folder none"),
     "not npz": ("score in.npz --density density --output o.png", ".npz"),
@@ -402,6 +437,8 @@ WRONG = {
     "no images": ("train pixelcnn fashion-mnist", "--images"),
     "not a number": ("purify in.npz --eps 8.5 --output o.npz", "8.5"),
     "unknown attack": ("attack in.npz --attack magic --eps 8 --output o.npz", "magic"),
+    "unknown rounding": ("attack in.npz --attack deepfool --eps 8 --rounding down --output o.npz", "outward"),
+    "unknown setting": ("attack in.npz --attack carlini_wagner --eps 8 --setting strong --output o.npz", "as_published"),
     "unknown device": ("score in.npz --output o.npz --device abacus", "no device"),
     "missing device": ("score in.npz --output o.npz --device cuda:99", "cuda:99 is not available"),
     "shard beyond the last": ("score in.npz --output o.npz --shard 5/4", "'5/4' is no shard: K/N with K in 1..N"),

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pixeldefend import predict
-from pixeldefend.attacks import deepfool
+from pixeldefend.attacks import deepfool, deepfool_crossing
 from pixeldefend.checks import CLASSES
 from pixeldefend.scaling import to_unit
 
@@ -71,6 +71,21 @@ def test_distance_to_a_hyperplane(scale, labels):
     assert (predict(net, out) != 0).all()
     assert ((distances(images, out) - true).abs() <= torch.maximum(0.02 * true, torch.ones(()))).all()
     assert (distances(images, out) / true - 1).mean().abs() < 0.02
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+@pytest.mark.parametrize("overshoot", [0.001, 0.02, 0.3])
+@pytest.mark.parametrize("ahead", [0.2, 5.0], ids=["near", "far"])
+def test_distance_to_a_hyperplane_before_rounding(scale, overshoot, ahead):
+    """1 + overshoot times |f| / |w|_1, at every pixel, of whatever fraction of a level; within 0.2 %."""
+    net, images = linear(scale, ahead), mid_grey()
+    labels = predict(net, images)
+    true = distance_to_hyperplane(net, images, labels)
+    found = deepfool_crossing(net, images, labels, overshoot=overshoot)
+    with torch.no_grad():
+        assert (net(found).argmax(1) != labels).all()
+    moved = 255 * (found - to_unit(images)).abs().flatten(1).double()
+    assert ((moved / ((1 + overshoot) * true[:, None]) - 1).abs() < 0.002).all()
 
 
 @pytest.mark.parametrize("overshoot", [0.02, 0.1, 0.3])
@@ -153,6 +168,8 @@ def test_images_at_the_ends_of_the_range(generator):
     images = 255 * torch.randint(0, 2, (100, *SHAPE), generator=generator, dtype=torch.uint8)
     net = random_net()
     labels = predict(net, images)
+    with torch.no_grad():  # before rounding: without a shortest step 42 of them stall just short of the boundary
+        assert (net(deepfool_crossing(net, images, labels)).argmax(1) != labels).all()
     assert (predict(net, deepfool(net, images, labels, eps=255)) != labels).sum() > 80
 
 

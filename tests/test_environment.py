@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 import yaml
@@ -15,9 +16,15 @@ from pixeldefend.paths import ROOT
 LOCK = "requirements.lock.txt"
 IN_LOCK = ("book", "data", "stats", "test")
 
-project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+project = pyproject["project"]
 lock_lines = [line for line in (ROOT / LOCK).read_text(encoding="utf-8").splitlines() if line and line[0] != "#"]
 pins = {canonicalize_name(pin.name): pin for pin in map(Requirement, lock_lines)}
+crosschecks = {  # where in pyproject.toml, and what
+    "['project']['optional-dependencies']['crosscheck']": project["optional-dependencies"]["crosscheck"],
+    "['tool']['pixeldefend']['crosscheck-without-dependencies']":
+        pyproject["tool"]["pixeldefend"]["crosscheck-without-dependencies"],
+}  # fmt: skip
 wanted = project["dependencies"] + [line for extra in IN_LOCK for line in project["optional-dependencies"][extra]]
 
 
@@ -47,9 +54,24 @@ def test_lock_names_neither_the_project_nor_what_one_platform_brings():
     assert not [name for name in pins if name.startswith(("nvidia", "cuda", "triton"))]
 
 
-def test_crosscheck_stays_out_of_the_lock():
-    names = {canonicalize_name(Requirement(line).name) for line in project["optional-dependencies"]["crosscheck"]}
-    assert not names & set(pins)
+@pytest.mark.parametrize("line", [line for lines in crosschecks.values() for line in lines])
+def test_crosschecks_are_pinned_and_stay_out_of_the_lock(line):
+    """A comparison to the last integer is one with a certain version; and nobody else needs them."""
+    requirement = Requirement(line)
+    assert locked_version(requirement)
+    assert canonicalize_name(requirement.name) not in pins
+    try:
+        installed = Version(version(requirement.name))
+    except PackageNotFoundError:
+        pytest.skip(f"{requirement.name} is not installed")
+    assert installed in requirement.specifier
+
+
+def test_the_makefile_takes_the_crosschecks_from_pyproject_and_holds_the_lock():
+    rule = re.search(r"^\$\(CROSS\):.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    assert re.findall(r"\$\(call PINS,(.*?)\)", rule) == list(crosschecks)
+    plain, alone = rule.split("&&")[:2]
+    assert f"-c {LOCK}" in plain and "--no-deps" in alone
 
 
 def test_conda_environment_installs_the_lock_and_an_allowed_python():
@@ -65,8 +87,7 @@ def test_the_tools_name_the_same_python_as_the_project():
     oldest = project["requires-python"].removeprefix(">=")
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     assert f"python={oldest}" in environment["dependencies"]
-    ruff = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["ruff"]
-    assert ruff["target-version"] == f"py{oldest.replace('.', '')}"
+    assert pyproject["tool"]["ruff"]["target-version"] == f"py{oldest.replace('.', '')}"
     workflow = (ROOT / ".github" / "workflows" / "book.yml").read_text(encoding="utf-8")
     assert re.findall(r'python-version: "([\d.]+)"', workflow) == [oldest]
     major, minor = oldest.split(".")

@@ -60,7 +60,7 @@ def test_a_named_file_exists(path):
 
 
 def test_the_files_are_found_on_the_page():
-    assert {"data/README.md", "book/_static/teaser.png", "data/weights/", "notebooks/02_detection.py"} <= named_files()
+    assert {"data/README.md", "book/_static/teaser.png", "data/weights/", "notebooks/04_detection.py"} <= named_files()
 
 
 @pytest.mark.parametrize("command", [line for line in commands() if line.startswith("pixeldefend ")])

@@ -6,7 +6,7 @@ from nets import random_images
 
 import pixeldefend as pxd
 from pixeldefend import squeeze
-from pixeldefend.defenses.squeezing import median_2x2, quantise
+from pixeldefend.defenses.squeezing import MedianFiltered, median_2x2, quantise
 
 
 def image(*rows) -> torch.Tensor:
@@ -108,3 +108,18 @@ def test_bad_input(images, levels, kind, mention):
     with pytest.raises(kind) as caught:
         squeeze(images, levels=levels)
     assert mention in str(caught.value)
+
+
+def test_the_filtered_classifier_sees_the_median_and_its_gradient_goes_to_the_chosen_sub_pixels():
+    net = torch.nn.Flatten().eval()
+    filtered = MedianFiltered(net)
+    pixels = (NINE / 255).requires_grad_()
+    assert torch.equal(filtered(pixels), net(median_2x2(NINE) / 255)) and not filtered.training
+    (gradient,) = torch.autograd.grad(filtered(pixels).sum(), pixels)
+    expected = [[0, 0, 2], [0, 6, 0], [0, 0, 1]]  # how often 5, 7 and 6 are in the median image
+    assert gradient[0, 0].tolist() == expected
+
+
+def test_a_filtered_classifier_is_in_the_mode_of_its_network():
+    with pytest.raises(ValueError, match="training mode"):
+        pxd.attacks.fgsm(MedianFiltered(torch.nn.Flatten().train()), NINE, torch.tensor([0]), eps=1)

@@ -1,125 +1,82 @@
-"""The study: the paper's grid, records on disk, tables, and a whole lab on a toy data set."""
+"""The study: a whole lab on a toy data set."""
 
 import json
 import os
 import time
+from collections import Counter
 
 import pytest
 import torch
 from nets import random_images, small_density
 from torch import nn
 
+from pixeldefend import squeeze
+from pixeldefend.defenses import MedianFiltered
 from pixeldefend.images import Images
-from pixeldefend.study import Condition, Lab, Record, figures, lab, load_record, save_record, tables
-from pixeldefend.study.conditions import attacks_with_eps, paper_accuracy
-
-
-def record(labels, predictions, bits=None, **config):
-    count = len(labels)
-    return Record(config, list(range(count)), labels, predictions, bits or [1.0] * count)
-
-
-@pytest.mark.parametrize(
-    ("condition", "eps", "accuracy"),
-    [
-        (Condition("fashion-mnist"), 8, 93),
-        (Condition("fashion-mnist", "bim", 25), 25, 0),
-        (Condition("fashion-mnist", "fgsm", 25, defence="pixeldefend", eps_defend=32), 25, 74),
-        (Condition("cifar10", "fgsm", 8, defence="pixeldefend", eps_defend=16), 8, 46),
-        (Condition("fashion-mnist", "fgsm", 7), 7, None),
-    ],
-    ids=lambda value: getattr(value, "name", str(value)),
-)
-def test_the_papers_numbers_are_found(condition, eps, accuracy):
-    assert paper_accuracy(condition, eps=eps) == accuracy
-
-
-def test_conditions_have_distinct_names():
-    every = [Condition("fashion-mnist", a, e) for a, e in attacks_with_eps("fashion-mnist")]
-    every += [Condition("fashion-mnist", a, e, "pixeldefend", 32) for a, e in attacks_with_eps("fashion-mnist")]
-    assert len({c.name for c in every}) == len(every) == 14
-
-
-def test_a_record_comes_back_as_it_was_written(tmp_path):
-    first = record([1, 2], [1, 3], [2.5, 3.25], attack="fgsm", eps=8)
-    save_record(first, tmp_path / "new folder" / "a.json")
-    again = load_record(tmp_path / "new folder" / "a.json")
-    assert again == first and again.accuracy == 0.5
-    assert [path.name for path in (tmp_path / "new folder").iterdir()] == ["a.json"], "nothing half-written is left"
-
-
-@pytest.mark.parametrize("before, after", [("[1, 3]", "[1, 2]"), ('"eps": 8', '"eps": 9'), ("2.5", "2.6")])
-def test_a_record_edited_by_hand_is_noticed(tmp_path, before, after):
-    path = tmp_path / "a.json"
-    save_record(record([1, 2], [1, 3], [2.5, 3.25], eps=8), path)
-    path.write_text(path.read_text().replace(before, after))
-    with pytest.raises(ValueError, match="was changed after"):
-        load_record(path)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"config": {}}'], ids=["empty", "cut", "list", "incomplete"])
-def test_a_damaged_record_is_named(tmp_path, text):
-    (tmp_path / "a.json").write_text(text)
-    with pytest.raises(ValueError, match="a.json is no record"):
-        load_record(tmp_path / "a.json")
-
-
-@pytest.mark.parametrize(
-    ("successes", "trials", "low", "high"),
-    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (50, 100, 0.4038, 0.5962), (900, 1000, 0.8799, 0.9171)],
-)
-def test_wilson_intervals(successes, trials, low, high):
-    assert tables.wilson_interval(successes, trials) == pytest.approx((low, high), abs=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("successes", "trials", "text"), [(0, 1000, "[0,&nbsp;1]"), (900, 1000, "[87,&nbsp;92]"), (50, 100, "[40,&nbsp;60]")]
-)
-def test_printed_intervals_are_rounded_outward(successes, trials, text):
-    assert tables.percent_interval(successes, trials) == text
-
-
-@pytest.mark.parametrize(("successes", "trials"), [(1, 0), (3, 2), (-1, 2)])
-def test_impossible_counts_are_refused(successes, trials):
-    with pytest.raises(ValueError, match="trials"):
-        tables.wilson_interval(successes, trials)
-
-
-def test_the_strongest_attack_and_the_worst_case_per_image_differ():
-    records = {"rand": record([0] * 4, [0, 0, 0, 1]), "fgsm": record([0] * 4, [1, 1, 0, 0])}
-    assert tables.strongest(records) == ("fgsm", 0.5)
-    assert tables.worst_case(records) == 0.25
-    with pytest.raises(ValueError, match="rand"):
-        tables.strongest({})
+from pixeldefend.study import Condition, Lab, lab, load_record
+from pixeldefend.study.conditions import DEAR, LOWER_ROWS, ROUNDINGS, ROWS, TUNED, UPPER_ROWS, Profile
 
 
 class Brightness(nn.Module):
-    """Classifies by mean brightness, in ten steps."""
+    """Classifies by mean brightness, in ten steps that begin at ``darkest``."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("darkest", torch.tensor(0.3))
 
     def forward(self, pixels):
-        return -(pixels.mean((1, 2, 3))[:, None] - torch.linspace(0, 1, 10)).square()
+        levels = self.darkest + torch.linspace(0, 0.4, 10)
+        return -100 * (pixels.mean((1, 2, 3))[:, None] - levels).square()
 
 
 @pytest.fixture
 def toy_lab(tmp_path, monkeypatch):
+    """Makes labs of six random images, of which a dear attack gets four, with a toy density of Fashion-MNIST only."""
     density, net = small_density(1), Brightness().eval()
     images = random_images(6, 1, 8, 8)
-    loads = []
+    labels = net(images / 255).argmax(1)  # so that there is something to attack
+    loads, from_pretrained = [], lab.PixelCNN.from_pretrained
 
     def load(name, split, *, limit=None):
         loads.append(split)
-        return Images(name, split, images, torch.arange(6), tuple("abcdefghij"), "toy")
+        return Images(name, split, images, labels, tuple("abcdefghij"), "toy")
 
+    monkeypatch.setitem(lab.PROFILES, "smoke", Profile(images=8, dear_images=4, gallery=4))
     monkeypatch.setattr(lab, "load_images", load)
     monkeypatch.setattr(lab, "load_classifier", lambda *names, **options: net)
-    monkeypatch.setattr(lab.PixelCNN, "from_pretrained", lambda name: density)
+    monkeypatch.setattr(lab, "saved_classifiers", lambda: ["cifar10-resnet-normal", "fashion-mnist-resnet-normal"])
+    monkeypatch.setattr(lab, "shipped_densities", lambda: ["fashion-mnist"])
+    real = {"fashion-mnist": density}
+    monkeypatch.setattr(lab.PixelCNN, "from_pretrained", lambda name: real.get(name) or from_pretrained(name))
+    monkeypatch.setattr(lab.paths, "ROOT", tmp_path)
+    monkeypatch.setattr(lab.paths, "WEIGHTS", tmp_path / "weights")
     monkeypatch.setattr(lab.paths, "RECORDS", tmp_path / "committed")
+    monkeypatch.delenv("PIXELDEFEND_RECOMPUTE", raising=False)
 
-    def make(**options):
-        return Lab("fashion-mnist", "smoke", records=tmp_path / "records", precision="float32", **options)
+    def make(data_set="fashion-mnist", **options):
+        return Lab(data_set, "smoke", records=tmp_path / "records", precision="float32", **options)
 
-    make.loads, make.density, make.folder = loads, density, tmp_path
+    make.loads, make.density, make.net, make.folder, make.images, make.labels = loads, density, net, tmp_path, images, labels
     return make
+
+
+@pytest.fixture
+def searches(monkeypatch):
+    """Searches that brighten every pixel by 3.4 levels, and an attack "tuned" by 5; the list grows with every call."""
+    calls = []
+
+    def brighten(name, levels):
+        def attack(net, images, labels, *, batch_size, eps=None, **options):
+            calls.append((name, eps, len(images)))
+            brighter = (images + levels).clamp(max=255)
+            return brighter / 255 if eps is None else brighter.to(torch.uint8)
+
+        return attack
+
+    found = {name: brighten(name, 3.4) for name in ("deepfool", "carlini_wagner")}
+    monkeypatch.setattr(lab.attacks, "SEARCHES", found)
+    monkeypatch.setattr(lab.attacks, "carlini_wagner", brighten("tuned", 5))
+    return calls
 
 
 def test_a_lab_computes_a_record_once_and_again_when_the_weights_change(toy_lab):
@@ -176,23 +133,142 @@ def test_reference_scores_are_kept_apart_and_survive_recompute(toy_lab):
         toy_lab().reference("test")
 
 
-def test_a_table_has_a_cell_for_every_attack_with_its_interval_and_the_papers_number(toy_lab):
+def test_a_record_without_bits_does_not_depend_on_the_density(toy_lab):
+    condition = Condition("fashion-mnist", "rand", 8, network="vgg")
+    first = toy_lab().record(condition)
+    assert first.bits_per_dim == [] and len(first) == len(first.predictions) == 6
+    assert not {"density", "precision"} & set(first.config)
+    path = toy_lab.folder / "records" / f"{condition.name}.json"
+    stamp = path.stat().st_mtime_ns
+    with torch.no_grad():
+        toy_lab.density.network.head.b.add_(0.5)
+    assert toy_lab().record(condition) == first and path.stat().st_mtime_ns == stamp, "loaded, not written again"
+
+
+def test_squeezed_images_are_classified_and_the_number_of_colours_recorded(toy_lab):
     here = toy_lab()
-    rows = [("normal", lambda a, e: Condition("fashion-mnist", a, e))]
-    text = tables.accuracy_table(rows, here.record, "fashion-mnist").splitlines()
-    assert text[0].count("|") == text[1].count("|") == text[2].count("|") == 9
-    assert "RAND, eps 8" in text[0] and "paper&nbsp;93" in text[2] and "paper&nbsp;24" in text[2]
+    condition = Condition("fashion-mnist", "rand", 25, "feature-squeezing")
+    found = here.record(condition)
+    squeezed = squeeze(here.attacked(condition), levels=8)
+    assert found.predictions == toy_lab.net(squeezed / 255).argmax(1).tolist()
+    assert found.config["squeeze_levels"] == 8
+    other = toy_lab("cifar10").record(Condition("cifar10", "rand", 8, "feature-squeezing"))
+    assert other.config["squeeze_levels"] == 32
 
 
-def test_figures_draw_what_they_are_given():
-    scores = {"clean": torch.rand(50), "fgsm": torch.rand(50) + 1}
-    assert [t.get_text()[:5] for t in figures.bits_histogram(scores).axes[0].get_legend().get_texts()] == ["clean", "FGSM "]
-    panels = figures.p_value_histograms({"clean": torch.rand(50), "RAND": torch.rand(50), "BIM": torch.rand(50)}, columns=2)
-    assert [axes.get_title() for axes in panels.axes] == ["(a) clean", "(b) RAND", "(c) BIM"]
-    images = random_images(3, 1, 8, 8)
-    shown = figures.gallery({"one": images, "two": images[:2]}, captions={"two": ["x", "y"]})
-    assert sum(bool(axes.images) for axes in shown.axes) == 5
-    assert shown.axes[4].get_xlabel() == "y"
+def test_a_search_runs_once_for_all_that_shares_it(toy_lab, searches):
+    here = toy_lab()
+    for eps in (8, 25):
+        for defence, eps_defend in (("none", 0), ("feature-squeezing", 0), ("pixeldefend", 32)):
+            here.record(Condition("fashion-mnist", "deepfool", eps, defence, eps_defend))
+            here.record(Condition("fashion-mnist", TUNED, eps, defence, eps_defend))
+        for rounding in ROUNDINGS:
+            here.record(Condition("fashion-mnist", "deepfool", eps, rounding=rounding))
+    twice = [("deepfool", None, 4), ("tuned", 25, 4), ("tuned", 8, 4)]  # on the network, and behind the median filter
+    assert Counter(searches) == Counter(twice + twice)
+    for defence in ("none", "feature-squeezing"):
+        here.record(Condition("fashion-mnist", "carlini_wagner", 8, defence))
+    assert searches[6:] == [("carlini_wagner", None, 4)], "as published it ignores the filter"
+
+
+def test_attacks_on_feature_squeezing_know_the_median_filter(toy_lab, monkeypatch):
+    attacked = []
+    monkeypatch.setitem(lab.attacks.ATTACKS, "bim", lambda net, images, labels, *, eps: attacked.append(net) or images)
+    here = toy_lab()
+    for defence in ("feature-squeezing", "none", "feature-squeezing"):
+        here.attacked(Condition("fashion-mnist", "bim", 8, defence))
+    assert [type(net) for net in attacked] == [MedianFiltered, Brightness]
+    assert attacked[0].net is attacked[1] is toy_lab.net
+
+
+def test_what_a_search_found_is_rounded_or_not_and_clipped(toy_lab, searches):
+    here = toy_lab()
+    dark = toy_lab.images[:4] < 240
+
+    def change(eps, rounding):
+        attacked = here.attacked(Condition("fashion-mnist", "deepfool", eps, rounding=rounding))
+        levels = attacked * 255 if rounding == "none" else attacked
+        return (levels.double() - toy_lab.images[:4])[dark]
+
+    for rounding, expected in {"outward": 4, "nearest": 3, "none": 3.4}.items():
+        assert change(8, rounding) == pytest.approx(expected, abs=1e-3)
+        assert change(2, rounding) == pytest.approx(2, abs=1e-3)
+
+
+def test_floats_are_classified_as_they_are(toy_lab, searches):
+    toy_lab.images.fill_(100)
+    toy_lab.net.forward = lambda pixels: -(pixels.mean((1, 2, 3))[:, None] * 255 - 100 - torch.arange(10) / 2).square()
+    here = toy_lab()
+    found = {r: here.record(Condition("fashion-mnist", "deepfool", 8, rounding=r)) for r in ROUNDINGS}
+    # classes are half levels above 100
+    assert {r: set(f.predictions) for r, f in found.items()} == {"outward": {8}, "nearest": {6}, "none": {7}}
+    assert found["none"].bits_per_dim == [] and len(found["outward"].bits_per_dim) == 4
+
+
+def test_what_dear_attacks_found_is_kept_on_disk(toy_lab, searches):
+    condition = Condition("fashion-mnist", "deepfool", 8)
+    first = toy_lab().attacked(condition)
+    path = toy_lab.folder / "cache" / "attacked" / "smoke" / "fashion-mnist-resnet-normal-deepfool.safetensors"
+    assert path.is_file() and len(list(path.parent.iterdir())) == 1
+    assert torch.equal(toy_lab().attacked(Condition("fashion-mnist", "deepfool", 8)), first) and len(searches) == 1
+    path.write_bytes(path.read_bytes()[:-8])
+    assert torch.equal(toy_lab().attacked(condition), first) and len(searches) == 2, "damaged"
+    toy_lab().attacked(condition)
+    assert len(searches) == 2, "and repaired"
+    toy_lab.net.darkest.add_(0.1)
+    toy_lab().attacked(condition)
+    assert len(searches) == 3, "another classifier"
+    toy_lab.images[0] = 0
+    toy_lab().attacked(condition)
+    assert len(searches) == 4, "other images"
+    toy_lab(recompute=True).attacked(condition)
+    assert len(searches) == 5
+
+
+@pytest.mark.parametrize("attack", ["deepfool", TUNED])
+def test_a_few_images_of_a_dear_attack_are_neither_kept_nor_computed_when_all_are_there(toy_lab, searches, attack):
+    condition, here = Condition("fashion-mnist", attack, 8), toy_lab()
+    few = here.attacked(condition, limit=2)
+    assert not (toy_lab.folder / "cache").exists()
+    every = here.attacked(condition)
+    assert len(every) == 4 and torch.equal(every[:2], few)
+    assert torch.equal(here.attacked(condition, limit=2), few) and torch.equal(toy_lab().attacked(condition, limit=2), few)
+    assert [count for _, _, count in searches] == [2, 4]
+    assert len(here.attacked(condition, limit=6)) == 4
+
+
+def test_a_lab_without_a_density_measures_what_needs_none(toy_lab, searches):
+    here = toy_lab("cifar10")
+    found = here.record(Condition("cifar10", "deepfool", 8))
+    assert not here.has_density and found.bits_per_dim == [] and "density" not in found.config
+    with pytest.raises(ValueError, match="no density 'cifar10'"):
+        here.record(here.pixeldefend("fgsm", 8))
+    with pytest.raises(ValueError, match="no density 'cifar10'"):
+        here.detector("held-out")
+    with pytest.raises(ValueError, match="for cifar10, the condition for fashion-mnist"):
+        here.record(Condition("fashion-mnist"))
+
+
+def test_a_lab_says_which_rows_it_cannot_make(toy_lab):
+    lacking = toy_lab().missing(ROWS)
+    assert [row.title for row in ROWS if row not in lacking] == [
+        "ResNet, normal", "ResNet, feature squeezing", "ResNet, normal + PixelDefend",
+    ]  # fmt: skip
+    assert lacking[UPPER_ROWS[1]] == "the classifier fashion-mnist-vgg-normal"
+    assert toy_lab("cifar10").missing(LOWER_ROWS)[LOWER_ROWS[0]] == "a density of cifar10"
+
+
+def test_a_lab_makes_the_cells_of_rows_with_the_real_attacks(toy_lab):
+    rows, images, labels = (UPPER_ROWS[0], UPPER_ROWS[5], LOWER_ROWS[0]), toy_lab.images[:4], toy_lab.labels[:4]
+    here = toy_lab()
+    cells = here.cells(rows)
+    assert len(cells) == 3 * (1 + 6 * 2)
+    assert all(len(record) == (4 if attack in DEAR else 6) for (_, attack, _), record in cells.items())
+    direct = lab.attacks.deepfool(toy_lab.net, images, labels, eps=8)
+    assert torch.equal(here.attacked(Condition("fashion-mnist", "deepfool", 8)), direct)
+    tuned = lab.attacks.carlini_wagner(toy_lab.net, images, labels, eps=25, setting="tuned")
+    assert torch.equal(here.attacked(Condition("fashion-mnist", TUNED, 25)), tuned)
+    assert cells[UPPER_ROWS[0], TUNED, 25].accuracy == 0 and cells[UPPER_ROWS[0], "clean", 0].accuracy == 1
 
 
 def test_unknown_profiles_are_refused():

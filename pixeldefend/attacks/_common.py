@@ -9,12 +9,19 @@ from tqdm import tqdm
 
 from ..checks import check_choice, check_count, check_eps, check_eval_mode, check_images, check_labels
 from ..classifiers.inference import checked_logits, device_of
-from ..scaling import TOP, to_unit
+from ..scaling import to_unit
 
 LABEL_SOURCES = ("true", "predicted")
-ROUNDINGS = ("nearest", "outward")
-ROUNDING_ERROR = 1e-3  # levels: float32 pixels of [0, 1] are more exact than that
 BatchAttack = Callable[[Tensor, Tensor], Tensor]
+
+
+def check_input(net: nn.Module, images: Tensor, labels: Tensor, *, label_source: str, batch_size: int) -> None:
+    """Refuse, before any work, what no attack that asks the network takes."""
+    check_eval_mode(net, name="net")
+    check_images(images)
+    check_labels(labels, images)
+    check_count(batch_size, name="batch_size")
+    check_choice(label_source, LABEL_SOURCES, name="label_source")
 
 
 def attack_in_batches(
@@ -29,31 +36,57 @@ def attack_in_batches(
     progress: bool,
     name: str,
 ) -> Tensor:
-    """Check the input, then collect ``attack(images, labels)`` batch by batch, on ``net``'s device.
+    """Check the input, then collect ``attack(images, labels)``, uint8, batch by batch, on ``net``'s device.
 
     ``attack`` gets uint8 images and the labels it should lead away from: the true ones or the network's predictions on
     the clean images, by ``label_source``.
     """
-    check_eval_mode(net, name="net")
-    check_images(images)
-    check_labels(labels, images)
+    check_input(net, images, labels, label_source=label_source, batch_size=batch_size)
     check_eps(eps)
-    check_count(batch_size, name="batch_size")
-    check_choice(label_source, LABEL_SOURCES, name="label_source")
     if eps == 0:
         return images.clone()
+    return _collect(net, images, labels, attack, torch.uint8, label_source, batch_size, progress, name)
+
+
+def search_in_batches(
+    net: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    search: BatchAttack,
+    *,
+    label_source: str,
+    batch_size: int,
+    progress: bool,
+    name: str,
+) -> Tensor:
+    """The same for a search that knows no eps: ``search(images, labels)`` is float32 in [0, 1]."""
+    check_input(net, images, labels, label_source=label_source, batch_size=batch_size)
+    return _collect(net, images, labels, search, torch.float32, label_source, batch_size, progress, name)
+
+
+def _collect(
+    net: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    attack: BatchAttack,
+    dtype: torch.dtype,
+    label_source: str,
+    batch_size: int,
+    progress: bool,
+    name: str,
+) -> Tensor:
     device = device_of(net, images)
     # gradients are needed, whatever mode the caller is in
     with torch.inference_mode(False), torch.enable_grad():
-        adversarial = images.clone()
+        found = torch.empty(images.shape, dtype=dtype, device=images.device)
         for batch in batches(len(images), batch_size, progress=progress, name=name):
             # a copy of the labels: under inference_mode the caller's cannot be saved for a gradient
             clean, chosen = images[batch].to(device), labels[batch].to(device, copy=True)
             if label_source == "predicted":
                 with torch.no_grad():
                     chosen = checked_logits(net, to_unit(clean)).argmax(dim=1)
-            adversarial[batch] = attack(clean, chosen).to(images.device)
-    return adversarial
+            found[batch] = attack(clean, chosen).to(images.device)
+    return found
 
 
 def batches(count: int, size: int, *, progress: bool, name: str) -> Iterator[slice]:
@@ -103,14 +136,3 @@ def step_within(levels: Tensor, clean: Tensor, step: Tensor, eps: int | Tensor) 
     moved = levels.to(torch.int16) + step.to(torch.int16)
     moved = torch.minimum(torch.maximum(moved, centre - eps), centre + eps)
     return moved.clamp(0, 255).to(torch.uint8)
-
-
-def rounded_within(pixels: Tensor, clean: Tensor, eps: int, rounding: str = "nearest") -> Tensor:
-    """``pixels``, floats in [0, 1], as levels within ``eps`` of uint8 ``clean`` and within 0..255; uint8.
-
-    ``rounding`` is "nearest" or "outward": away from ``clean``.
-    """
-    change = pixels.detach() * TOP - clean
-    if rounding == "outward":
-        change = (change.abs() - ROUNDING_ERROR).ceil().clamp(min=0) * change.sign()
-    return step_within(clean, clean, change.round().to(torch.int16), eps)

@@ -9,11 +9,12 @@ while the others go on with theirs, and one that is finished leaves the batch.
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_choice
+from ..checks import check_choice, check_eps
 from ..classifiers.inference import checked_logits
 from ..scaling import TOP, to_unit
-from ._common import ROUNDINGS, attack_in_batches, gradient_of, rounded_within, step_within
+from ._common import attack_in_batches, check_input, gradient_of, search_in_batches, step_within
 from .deepfool import nearest_crossing
+from .levels import ROUNDINGS, rounded_within, to_levels
 
 SETTINGS = ("as_published", "tuned")
 
@@ -43,14 +44,8 @@ def carlini_wagner(
 ) -> Tensor:
     """Carlini & Wagner's attack: the smallest L-infinity perturbation it finds, clipped to eps and to 0..255.
 
-    "as_published" is what the authors' code runs (the paper names no norm and no constants): the image as
-    ``(tanh(w) + 1) / 2``, 100 steps of Adam on w with learning rate 0.005, and the constant 1e-5 alone, since their loop
-    over constants ends after its first. tau falls from 1 (all of 0..255): after a success to 0.9 times itself or the
-    distance reached, whichever is smaller, until it is below 1/256. A success ends its run at once and the next run
-    starts from there; the first run without one ends the attack. At most 53 runs, 5,300 gradients an image; on the
-    shipped Fashion-MNIST ResNet about 180 on average. It is weak: with so small a constant a pixel that has once exceeded
-    tau is hardly moved by the network any more, and w of a black or white pixel, which is half of Fashion-MNIST, has next
-    to no slope. Nor does it know eps, so that all it finds beyond eps is spoilt by the clipping.
+    "as_published" is `carlini_wagner_search`, what the authors' code runs, then `to_levels`. It does not know eps, so that
+    all it finds beyond eps is spoilt by the clipping.
 
     "tuned" searches over the constant, knows eps, and looks only at images that it could return. The network is evaluated
     at w rounded to levels and projected to radius tau and 0..255, its gradient moves w itself, which is in pixels and
@@ -78,21 +73,57 @@ def carlini_wagner(
     Returns the adversarial images, uint8 (N, C, H, W), on the images' device. Raises ``TypeError`` or ``ValueError``
     for bad input, a network in training mode, and logits that are not (N, 10), not finite or not differentiable.
     """
+    check_input(net, images, labels, label_source=label_source, batch_size=batch_size)
+    check_eps(eps)
     check_choice(setting, SETTINGS, name="setting")
     check_choice(rounding, ROUNDINGS, name="rounding")
+    if eps == 0:
+        return images.clone()
+    how = {"label_source": label_source, "batch_size": batch_size, "progress": progress}
+    if setting == "as_published":
+        found = carlini_wagner_search(net, images, labels, **how)
+        return to_levels(found, images, eps=eps, rounding=rounding)
 
     def search(clean: Tensor, chosen: Tensor) -> Tensor:
-        best, broken = clean.clone(), torch.zeros_like(chosen, dtype=torch.bool)
-        if setting == "tuned":
-            best, broken = _Bisection(net, clean, chosen, eps).run()
+        best, broken = _Bisection(net, clean, chosen, eps).run()
         left = ~broken
         if left.any():
             best[left] = rounded_within(_shrink_tau(net, to_unit(clean[left]), chosen[left]), clean[left], eps, rounding)
         return best
 
-    return attack_in_batches(
+    return attack_in_batches(net, images, labels, search, eps=eps, name="Carlini-Wagner", **how)
+
+
+def carlini_wagner_search(
+    net: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    label_source: str = "true",
+    batch_size: int = 100,
+    progress: bool = False,
+) -> Tensor:
+    """The smallest L-infinity perturbation that the setting "as_published" of `carlini_wagner` finds, whatever eps.
+
+    It is what the authors' code runs (the paper names no norm and no constants): the image as ``(tanh(w) + 1) / 2``, 100
+    steps of Adam on w with learning rate 0.005, and the constant 1e-5 alone, since their loop over constants ends after
+    its first. tau falls from 1 (all of 0..255): after a success to 0.9 times itself or the distance reached, whichever is
+    smaller, until it is below 1/256. A success ends its run at once and the next run starts from there; the first run
+    without one ends the attack. At most 53 runs, 5,300 gradients an image; on the shipped Fashion-MNIST ResNet about 180
+    on average. It is weak: with so small a constant a pixel that has once exceeded tau is hardly moved by the network any
+    more, and w of a black or white pixel, which is half of Fashion-MNIST, has next to no slope.
+
+    Takes the arguments of `carlini_wagner`, without eps, setting and rounding. Returns the images before rounding and
+    clipping, float32 (N, C, H, W) in [0, 1], on the images' device: the original where nothing was found, and to 1e-3
+    levels, which is what tanh loses, where it is misclassified to begin with. Raises what `carlini_wagner` raises.
+    """
+
+    def search(clean: Tensor, chosen: Tensor) -> Tensor:
+        return _shrink_tau(net, to_unit(clean), chosen)
+
+    return search_in_batches(
         net, images, labels, search,
-        eps=eps, label_source=label_source, batch_size=batch_size, progress=progress, name="Carlini-Wagner",
+        label_source=label_source, batch_size=batch_size, progress=progress, name="Carlini-Wagner",
     )
 
 

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from .. import distributed
 from ..attacks import ATTACKS
+from ..attacks._common import LABEL_SOURCES
+from ..attacks.carlini_wagner import SETTINGS
+from ..attacks.levels import ROUNDINGS
 from ..classifiers import load_classifier, predict
 from ..defenses import PixelDefend
 from ..detection import p_values
@@ -59,7 +62,9 @@ def attack_arguments(parser: ArgumentParser) -> None:
     _classifier_arguments(parser, network="resnet")
     parser.add_argument("--attack", choices=ATTACKS, required=True)
     parser.add_argument("--eps", type=int, help="colour levels, 0..255")
-    parser.add_argument("--label-source", choices=("true", "predicted"), help="labels to lead away from")
+    parser.add_argument("--label-source", choices=LABEL_SOURCES, help="labels to lead away from")
+    parser.add_argument("--rounding", choices=ROUNDINGS, help="of the levels that deepfool or carlini_wagner finds")
+    parser.add_argument("--setting", choices=SETTINGS, help="of carlini_wagner")
     parser.add_argument("--seed", type=int, default=0, help="of a random attack")
     parser.add_argument("--batch-size", type=int, default=100, help="images attacked together")
 
@@ -92,7 +97,7 @@ def attack(options: Namespace) -> None:
 
 def _attack_arguments(options: Namespace) -> dict:
     """The options that were given, refused where the attack has no such parameter."""
-    given = {"eps": options.eps, "label_source": options.label_source}
+    given = {name: getattr(options, name) for name in ("eps", "label_source", "rounding", "setting")}
     given = {name: value for name, value in given.items() if value is not None}
     parameters = inspect.signature(ATTACKS[options.attack]).parameters
     for name in given:

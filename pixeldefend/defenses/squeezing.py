@@ -1,7 +1,7 @@
 """Feature squeezing (Xu et al. 2017; the paper, section 2.2 and appendix B): fewer colours, then a median filter."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..checks import LEVELS, check_count, check_images
 from ..scaling import TOP
@@ -51,3 +51,22 @@ def median_2x2(images: Tensor) -> Tensor:
     both = torch.stack([images, above])
     left = torch.cat([both[..., 1:2], both[..., :-1]], dim=-1)
     return torch.cat([both, left]).sort(dim=0).values[2]
+
+
+class MedianFiltered(nn.Module):
+    """A classifier behind the median filter of `squeeze`, without its reduction of colours; for attacks.
+
+    The authors' FGSM, BIM and DeepFool differentiate through this when they attack feature squeezing: the filter passes a
+    gradient on to the sub-pixel that it chose, whereas the reduction of colours would stop it. The paper does not say.
+
+    Args:
+        net: from float32 (N, C, H, W) in [0, 1] to logits (N, 10). As a part of this module it shares its mode.
+    """
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+        self.train(net.training)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.net(median_2x2(pixels))

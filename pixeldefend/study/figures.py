@@ -5,18 +5,38 @@ readers (and printers) without colour.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import matplotlib
 import matplotlib.pyplot  # noqa: F401  registers the notebook's formatter for figures
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .conditions import NAMES
+from ..scaling import TOP
+from .conditions import NAMES, TUNED
 
-COLOURS = {"clean": "#000000", "rand": "#E69F00", "fgsm": "#0072B2", "bim": "#D55E00", "training": "#009E73"}
-STYLES = {"clean": "-", "rand": ":", "fgsm": "--", "bim": "-.", "training": "-"}
+COLOURS = {
+    "clean": "#000000",
+    "rand": "#E69F00",
+    "fgsm": "#0072B2",
+    "bim": "#D55E00",
+    "deepfool": "#CC79A7",
+    "carlini_wagner": "#009E73",
+    TUNED: "#56B4E9",
+}
+STYLES = {
+    "clean": "-",
+    "rand": ":",
+    "fgsm": "--",
+    "bim": "-.",
+    "deepfool": (0, (6, 2, 1, 2, 1, 2)),
+    "carlini_wagner": (0, (8, 2)),
+    TUNED: (0, (3, 1)),
+}
+OTHER = "#777777"  # anything that is no attack
 STYLE = {
     "figure.facecolor": "white",
     "axes.spines.top": False,
@@ -44,6 +64,12 @@ def label(name: str) -> str:
     return NAMES.get(name, name)
 
 
+def kind_of(name: str) -> str:
+    """The key of `NAMES` of a curve or panel that is called, for example, "CW, tuned, eps 8"; the name itself if none."""
+    begun = [kind for kind, called in NAMES.items() if name.lower().startswith(called.lower())]
+    return max(begun, key=lambda kind: len(NAMES[kind]), default=name)
+
+
 def bits_histogram(groups: Mapping[str, Tensor], *, bins: int = 40, title: str = "") -> Figure:
     """Histograms of bits per dimension, one outline per group (figure 2a); ``groups`` maps a kind to its (N,) scores."""
     figure = Figure(figsize=(7, 3.6))
@@ -51,7 +77,7 @@ def bits_histogram(groups: Mapping[str, Tensor], *, bins: int = 40, title: str =
     values = np.concatenate([v.numpy() for v in groups.values()])
     edges = np.linspace(values.min(), values.max(), bins + 1)
     for kind, scores in groups.items():
-        colour, style = COLOURS.get(kind, "#56B4E9"), STYLES.get(kind, "-")
+        colour, style = COLOURS.get(kind, OTHER), STYLES.get(kind, "-")
         axes.hist(scores.numpy(), edges, density=True, histtype="stepfilled", color=colour, alpha=0.12)
         axes.hist(scores.numpy(), edges, density=True, histtype="step", color=colour, linestyle=style, linewidth=1.6,
                   label=f"{label(kind)} (mean {scores.mean():.2f})")
@@ -66,7 +92,7 @@ def p_value_histograms(groups: Mapping[str, Tensor], *, bins: int = 20, columns:
     figure = Figure(figsize=(2.6 * columns, 2.3 * rows), layout="constrained")
     panels = np.atleast_1d(figure.subplots(rows, columns, sharex=True)).ravel()
     for letter, (axes, (kind, values)) in enumerate(zip(panels, groups.items(), strict=False)):
-        colour = COLOURS.get(kind.split()[0].lower(), "#56B4E9")
+        colour = COLOURS.get(kind_of(kind), OTHER)
         weights = np.full(len(values), 1 / len(values))
         axes.hist(values.numpy(), np.linspace(0, 1, bins + 1), weights=weights, color=colour, alpha=0.75)
         axes.axhline(1 / bins, color="#555555", linestyle="--", linewidth=1)
@@ -83,17 +109,22 @@ def p_value_histograms(groups: Mapping[str, Tensor], *, bins: int = 20, columns:
 
 
 def roc_curves(curves: Mapping[str, object]) -> Figure:
-    """ROC curves (figure 6a), one per kind of attack; ``curves`` maps a name to a `pixeldefend.detection.ROC`."""
-    figure = Figure(figsize=(4.6, 4.2))
+    """ROC curves (figure 6a); ``curves`` maps a name to a `pixeldefend.detection.ROC`.
+
+    A name begins with that of its attack in `conditions.NAMES`. Curves of one attack differ in width: the first is the
+    thinnest.
+    """
+    figure = Figure(figsize=(6.8, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle=(0, (1, 2)))
+    drawn = Counter()
     for name, curve in curves.items():
-        kind = name.split(",")[0].lower()
-        width = 1.2 if name.endswith(" 8") else 2.0
+        kind = kind_of(name)
         axes.plot(curve.false_positive_rate, curve.true_positive_rate, color=COLOURS[kind], linestyle=STYLES[kind],
-                  linewidth=width, label=f"{name} (AUC {curve.auc:.3f})")
+                  linewidth=1.2 + 0.8 * drawn[kind], label=f"{name} (AUC {curve.auc:.3f})")
+        drawn[kind] += 1
     axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
-    axes.legend(loc="lower right", fontsize=8)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)  # beside: there may be a dozen curves
     return figure
 
 
@@ -139,6 +170,41 @@ def gallery(rows: Mapping[str, Tensor], *, captions: Mapping[str, Sequence[str]]
                 axes.set_xlabel(captions[title][n], fontsize=9, labelpad=2)
         line[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=11)
     return figure
+
+
+def attack_gallery(clean: Tensor, attacked: Mapping[str, Tensor], *, eps: int,
+                   captions: Mapping[str, str] | None = None) -> Figure:  # fmt: skip
+    """An image and what attacks made of it, a column each; below each image its change, magnified.
+
+    Grey is no change, black and white are changes by -eps and +eps; of a colour image, in each channel.
+
+    Args:
+        clean: uint8 (C, H, W).
+        attacked: a title, or a kind of `conditions.NAMES`, and the attacked image, uint8 (C, H, W).
+        eps: colour levels, at least 1.
+        captions: a short text for some of the columns, printed below; that of ``clean`` is called "clean".
+    """
+    columns = {"clean": clean, **attacked}
+    figure = Figure(figsize=(1.5 * len(columns) + 0.6, 3.6), layout="constrained")
+    grid = figure.subplots(2, len(columns), squeeze=False)
+    for (above, below), (title, image) in zip(grid.T, columns.items(), strict=True):
+        show(above, image)
+        show(below, magnified_change(clean, image, eps))
+        above.set_title(label(title), fontsize=11)
+        below.set_xlabel((captions or {}).get(title, ""), fontsize=9, labelpad=3)
+        for axes in (above, below):
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+    for axes, text in zip(grid[:, 0], ("image", "change"), strict=True):
+        axes.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=11)
+    return figure
+
+
+def magnified_change(clean: Tensor, attacked: Tensor, eps: int) -> Tensor:
+    """The difference of two uint8 images as one: 128 where there is none, 1 for -eps and 255 for +eps."""
+    change = (attacked.float() - clean.float()) / eps
+    middle = (TOP + 1) // 2
+    return (middle + (middle - 1) * change).round().clamp(0, TOP).to(torch.uint8)
 
 
 def show(axes, image: Tensor) -> None:

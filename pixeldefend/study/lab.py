@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -10,26 +11,50 @@ from torch import Tensor, nn
 
 from .. import attacks, paths
 from ..checks import check_choice
-from ..classifiers import load_classifier, predict
-from ..defenses import PixelDefend
+from ..classifiers import load_classifier, predict, saved_classifiers
+from ..classifiers.inference import checked_logits, device_of
+from ..classifiers.store import classifier_name
+from ..defenses import MedianFiltered, PixelDefend, squeeze
 from ..detection import LikelihoodDetector
 from ..fingerprint import fingerprint
 from ..images import Images, load_images
-from ..pixelcnn import PixelCNN
-from .conditions import EPS_DEFEND, PROFILES, REFERENCE_IMAGES, Condition
-from .records import Record, load_record, save_record
+from ..pixelcnn import PixelCNN, shipped_densities
+from .conditions import (
+    ALL_ATTACKS,
+    DEAR,
+    EPS_DEFEND,
+    PROFILES,
+    REFERENCE_IMAGES,
+    ROWS,
+    SEARCHED,
+    SQUEEZE_LEVELS,
+    TUNED,
+    Condition,
+    Row,
+    attacks_with_eps,
+)
+from .records import Record, keep_tensor, kept_tensor, load_record, save_record, tensor_digest
+
+SEED = 0
+DEAR_BATCH = 500  # images: the steps in which only a few of a batch still move are what costs, so few batches
+FLOAT_BATCH = 500
 
 
 class Lab:
     """One data set at one profile, with its density; everything is loaded or computed when it is first asked for.
 
+    What the attacks in `conditions.DEAR` find is kept on disk too, in the git-ignored ``cache/attacked/<profile>``: it
+    takes minutes, and rows, roundings, defences and (but for the tuned attack) eps share it.
+
     Args:
-        data_set: "fashion-mnist".
+        data_set: "fashion-mnist" or "cifar10".
         profile: "smoke", "laptop" or "paper": see `conditions.PROFILES`.
-        precision: of the network when images are scored and purified; part of every record's configuration.
-        recompute: load no record from before now. By default none from before the time that ``PIXELDEFEND_RECOMPUTE``
+        precision: of the network when images are scored and purified; part of the configuration of records with bits.
+        recompute: load nothing from before now. By default nothing from before the time that ``PIXELDEFEND_RECOMPUTE``
             gives (in seconds since 1970; a build sets it), so that each is computed once for all notebooks of a build.
         records: where records lie; by default ``data/records/<profile>``, and a git-ignored cache for "smoke".
+        density: a name or folder for `PixelCNN.from_pretrained`; by default the one named like the data set. Where
+            there is none, records hold no bits per dimension, and what needs the density raises ``ValueError``.
     """
 
     def __init__(self, data_set: str, profile: str = "laptop", *, precision: str = "bfloat16",
@@ -42,8 +67,10 @@ class Lab:
             self.not_before = float(os.environ.get("PIXELDEFEND_RECOMPUTE", 0))
         default = paths.ROOT / "cache" / "records" if profile == "smoke" else paths.RECORDS
         self.records = Path(records) if records else default / profile
+        self.cache = paths.ROOT / "cache" / "attacked" / profile
         self.device, self.progress = device, progress
         self.density_name = density or data_set
+        self.has_density = bool(density) or data_set in shipped_densities()
         self._classifiers: dict[tuple[str, str], nn.Module] = {}
         self._attacked: dict[tuple, Tensor] = {}
 
@@ -66,44 +93,130 @@ class Lab:
         return self._classifiers[key]
 
     def attacked(self, condition: Condition, *, limit: int | None = None) -> Tensor:
-        """The attacked test images of a condition before any defence, uint8 (N, C, H, W); ``limit``: the first so many."""
-        images, labels = self.test.images[:limit], self.test.labels[:limit]
+        """The attacked test images of a condition before any defence; ``limit``: only the first so many.
+
+        uint8 (N, C, H, W); for ``rounding="none"`` float32 in [0, 1]. N is the profile's number for the attack.
+        """
+        if condition.data_set != self.data_set:
+            raise ValueError(f"this lab is for {self.data_set}, the condition for {condition.data_set}")
+        count = self._count(condition.attack)
+        images = self.test.images[: count if limit is None else min(limit, count)]
         if condition.attack == "clean":
             return images
-        key = (condition.attack, condition.eps, condition.network, condition.training, len(images))
-        if key not in self._attacked:
-            options = {"generator": torch.Generator().manual_seed(0)} if condition.attack == "rand" else {}
-            net = self.classifier(condition.network, condition.training)
-            self._attacked[key] = attacks.ATTACKS[condition.attack](net, images, labels, eps=condition.eps, **options)
-        return self._attacked[key]
+        found = self._found(condition, len(images))
+        if condition.attack not in SEARCHED:
+            return found
+        if condition.rounding == "none":
+            return attacks.clipped(found, images, eps=condition.eps)
+        return attacks.to_levels(found, images, eps=condition.eps, rounding=condition.rounding)
+
+    def _count(self, attack: str) -> int:
+        limit = self.profile.images_for(attack)
+        return len(self.test) if limit is None else min(limit, len(self.test))
+
+    def _found(self, condition: Condition, count: int) -> Tensor:
+        """What `_attack` finds on the first ``count`` images; each attack runs once for all conditions that share it."""
+        eps = 0 if condition.attack in SEARCHED else condition.eps
+        key = (condition.network, condition.training, condition.attack, eps, condition.through_median)
+        if len(self._attacked.get(key, ())) < count:
+            run = self._attack if condition.attack not in DEAR else self._attack_or_cache
+            self._attacked[key] = run(condition, count)
+        return self._attacked[key][:count]
+
+    def _attack(self, condition: Condition, count: int) -> Tensor:
+        """Images as levels; those in `SEARCHED`: as floats in [0, 1], for every eps."""
+        net = self.classifier(condition.network, condition.training)
+        net = MedianFiltered(net) if condition.through_median else net
+        given = net, self.test.images[:count], self.test.labels[:count]
+        dear = {"batch_size": DEAR_BATCH, "progress": self.progress}
+        if condition.attack in SEARCHED:
+            return attacks.SEARCHES[condition.attack](*given, **dear)
+        if condition.attack == TUNED:
+            return attacks.carlini_wagner(*given, eps=condition.eps, setting="tuned", **dear)
+        options = {"generator": torch.Generator().manual_seed(SEED)} if condition.attack == "rand" else {}
+        return attacks.ATTACKS[condition.attack](*given, eps=condition.eps, **options)
+
+    def _attack_or_cache(self, condition: Condition, count: int) -> Tensor:
+        """`_attack`, or what it once found. Only results on all images are kept: a gallery's ten must not replace them."""
+        full = self._count(condition.attack)
+        eps = 0 if condition.attack in SEARCHED else condition.eps
+        defence = condition.defence if condition.through_median else "none"
+        cell = Condition(self.data_set, condition.attack, eps, defence, network=condition.network,
+                         training=condition.training)  # fmt: skip
+        config = self._config(cell)
+        path = self.cache / f"{cell.name}.safetensors"
+        found = kept_tensor(config, path) if self._is_recent(path, self.not_before) else None
+        if found is None:
+            found = self._attack(condition, count)
+            if count == full:
+                keep_tensor(found, config, path)
+        return found
 
     def defended(self, condition: Condition, *, limit: int | None = None) -> Tensor:
-        """The images that the classifier sees under a condition: attacked, and purified where it says so."""
+        """The images that the classifier sees under a condition: attacked, and squeezed or purified where it says so."""
         images = self.attacked(condition, limit=limit)
         if condition.defence == "none":
             return images
+        if condition.defence == "feature-squeezing":
+            return squeeze(images, levels=SQUEEZE_LEVELS[self.data_set])
         purify = PixelDefend(self.density, eps_defend=condition.eps_defend, precision=self.precision)
         return purify.purify(images, progress=self.progress)
 
     def record(self, condition: Condition) -> Record:
-        """The record of a condition, from disk or computed now (and written)."""
-        net = self.classifier(condition.network, condition.training)
-        config = {
+        """The record of a condition, from disk or computed now (and written).
+
+        It holds bits per dimension where `Condition.wants_bits` and there is a density. Only then, or if the density
+        purifies, does it depend on the density.
+        """
+        config = self._config(condition)
+        if condition.defence == "feature-squeezing":
+            config["squeeze_levels"] = SQUEEZE_LEVELS[self.data_set]
+        scored = condition.defence == "pixeldefend" or (condition.wants_bits and self.has_density)
+        if scored:
+            config |= {"precision": self.precision, "density": self.density_fingerprint}
+        path = self.records / f"{condition.name}.json"
+        return self._load_or_compute(path, config, lambda: self._evaluate(condition, scored), not_before=self.not_before)
+
+    def cells(self, rows: Iterable[Row] = ROWS, attacks: Sequence[str] = ALL_ATTACKS) -> dict[tuple, Record]:
+        """The records of whole rows, at every eps of the paper: {(row, attack, eps): record}, eps 0 for "clean"."""
+        columns = attacks_with_eps(self.data_set, attacks)
+        return {(row, a, e): self.record(row.condition(self.data_set, a, e)) for row in rows for a, e in columns}
+
+    def missing(self, rows: Iterable[Row] = ROWS) -> dict[Row, str]:
+        """The rows that cannot be made yet, each with what it lacks: its classifier, or a density to purify with."""
+        existing, lacking = saved_classifiers(), {}
+        for row in rows:
+            name = classifier_name(self.data_set, row.network, row.training)
+            if name not in existing:
+                lacking[row] = f"the classifier {name}"
+            elif row.defence == "pixeldefend" and not self.has_density:
+                lacking[row] = f"a density of {self.data_set}"
+        return lacking
+
+    def _config(self, condition: Condition) -> dict:
+        """What decides the attacked images and their predictions, but for a defence's own settings."""
+        count = self._count(condition.attack)
+        return {
             **vars(condition),
             "split": "test",
-            "images": len(self.test),
-            "seed": 0,
-            "precision": self.precision,
-            "density": self.density_fingerprint,
-            "classifier": fingerprint(net),
+            "images": count,
+            # copies of CIFAR-10 differ
+            "data": tensor_digest(self.test.images[:count], self.test.labels[:count]),
+            "seed": SEED,
+            "classifier": fingerprint(self.classifier(condition.network, condition.training)),
         }
-        path = self.records / f"{condition.name}.json"
-        return self._load_or_compute(path, config, lambda: self._evaluate(condition, net), not_before=self.not_before)
 
-    def _evaluate(self, condition: Condition, net: nn.Module) -> tuple[list, list, Tensor]:
+    def _evaluate(self, condition: Condition, scored: bool) -> tuple[list, list, list]:
+        net = self.classifier(condition.network, condition.training)
         images = self.defended(condition)
+        labels = self.test.labels[: len(images)].tolist()
+        if condition.rounding == "none":
+            return labels, _predict_floats(net, images).tolist(), []
+        return labels, predict(net, images).tolist(), self._bits(images) if scored else []
+
+    def _bits(self, images: Tensor) -> list[float]:
         bits = self.density.bits_per_dim(images, precision=self.precision, progress=self.progress)
-        return self.test.labels.tolist(), predict(net, images).tolist(), bits
+        return [round(value, 6) for value in bits.double().tolist()]
 
     def reference(self, split: str) -> Record:
         """Bits per dimension of the first images of "train", or of all of "held-out", for detection.
@@ -116,9 +229,8 @@ class Lab:
         config = {"data_set": self.data_set, "split": split, "images": limit, "precision": self.precision}
         config["density"] = self.density_fingerprint
 
-        def evaluate() -> tuple[list, list, Tensor]:
-            data = load_images(self.data_set, split, limit=limit)
-            return [], [], self.density.bits_per_dim(data.images, precision=self.precision, progress=self.progress)
+        def evaluate() -> tuple[list, list, list]:
+            return [], [], self._bits(load_images(self.data_set, split, limit=limit).images)
 
         path = paths.RECORDS / "reference" / f"{self.density_name}-{split}.json"
         return self._load_or_compute(path, config, evaluate, not_before=0.0)
@@ -131,20 +243,31 @@ class Lab:
         """The condition of this data set with the paper's eps_defend, after an attack on the normally trained ResNet."""
         return Condition(self.data_set, attack, eps, defence="pixeldefend", eps_defend=EPS_DEFEND[self.data_set])
 
-    def _load_or_compute(self, path: Path, config: dict, evaluate, *, not_before: float) -> Record:
-        if path.exists() and path.stat().st_mtime >= not_before:
+    @staticmethod
+    def _is_recent(path: Path, not_before: float) -> bool:
+        return path.exists() and path.stat().st_mtime >= not_before
+
+    def _load_or_compute(self, path: Path, config: dict, evaluate: Callable[[], tuple[list, list, list]], *,
+                         not_before: float) -> Record:  # fmt: skip
+        if self._is_recent(path, not_before):
             record = load_record(path)
             if record.config == config:
                 return record
         started = time.perf_counter()
         labels, predictions, bits = evaluate()
         made = {
-            "seconds": round(time.perf_counter() - started, 1),
+            "seconds": round(time.perf_counter() - started, 1),  # without attacks that were run or kept before
             "device": str(self.device),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
-        rounded = [round(value, 6) for value in bits.double().tolist()]
-        record = Record(config, list(range(len(rounded))), labels, predictions, rounded, made)
+        record = Record(config, list(range(len(labels or bits))), labels, predictions, bits, made)
         save_record(record, path)
         return record
+
+
+@torch.no_grad()
+def _predict_floats(net: nn.Module, pixels: Tensor) -> Tensor:
+    """`predict` for images that are not colour levels: float32 (N, C, H, W) in [0, 1]."""
+    device = device_of(net, pixels)
+    return torch.cat([checked_logits(net, part.to(device)).argmax(1).cpu() for part in pixels.split(FLOAT_BATCH)])

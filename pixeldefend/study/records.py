@@ -1,4 +1,7 @@
-"""Records: what a run measured, image by image, in one small text file with everything it depended on."""
+"""Records: what a run measured, image by image, in one small text file with everything it depended on.
+
+Also a cache for what is dear to make and large: one tensor in a file, with everything it depended on.
+"""
 
 import hashlib
 import json
@@ -7,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 
@@ -16,7 +21,8 @@ class Record:
 
     ``config`` is all that decides the numbers (data, attack, defence, seeds, fingerprints of the weights); ``made`` says
     how they came about (seconds, device, versions). The lists run over the images: position in the split, label,
-    predicted class (empty where nothing was classified), and bits per dimension of the image that was classified.
+    predicted class (empty where nothing was classified), and bits per dimension of the image that was classified (empty
+    where nothing was scored).
     """
 
     config: dict
@@ -51,10 +57,15 @@ def digest(content: dict) -> str:
 
 def write_signed(content: dict, path: Path) -> None:
     """Write ``content`` as JSON atomically, one line for each key, with a digest by which a later edit is noticed."""
+    lines = (f" {json.dumps(key)}: {json.dumps(value)}" for key, value in {**content, "digest": digest(content)}.items())
+    _write_whole(("{\n" + ",\n".join(lines) + "\n}\n").encode(), path)
+
+
+def _write_whole(content: bytes, path: Path) -> None:
+    """Write a file that is never seen half-written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
-    lines = (f" {json.dumps(key)}: {json.dumps(value)}" for key, value in {**content, "digest": digest(content)}.items())
-    partial.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    partial.write_bytes(content)
     os.replace(partial, path)
 
 
@@ -87,3 +98,27 @@ def load_record(path: Path) -> Record:
         return Record(**content)
     except TypeError as error:
         raise ValueError(f"{path.name} is no record ({error}); delete it, it will be computed again") from None
+
+
+def tensor_digest(*tensors: Tensor) -> str:
+    """SHA-256 over the tensors' values, 16 hexadecimal digits."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def keep_tensor(tensor: Tensor, config: dict, path: Path) -> None:
+    """Write a tensor atomically, with all that decided its values and a digest by which damage is noticed."""
+    described = {"config": digest(config), "tensor": tensor_digest(tensor)}
+    _write_whole(save({"kept": tensor.cpu().contiguous()}, metadata=described), path)
+
+
+def kept_tensor(config: dict, path: Path) -> Tensor | None:
+    """What `keep_tensor` wrote for the same ``config``; ``None`` for another one and for a missing or damaged file."""
+    try:
+        with safe_open(path, "pt") as file:
+            described, tensor = file.metadata() or {}, file.get_tensor("kept")
+    except (FileNotFoundError, SafetensorError):
+        return None
+    return tensor if described == {"config": digest(config), "tensor": tensor_digest(tensor)} else None

@@ -1,9 +1,11 @@
 """Tables of the book: accuracies with intervals, beside the paper's numbers."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from .conditions import ATTACKS, EPS_ATTACK, NAMES, Condition, attacks_with_eps, paper_accuracy
+import torch
+
+from .conditions import ALL_ATTACKS, ATTACKS, EPS_ATTACK, NAMES, SEARCHED, Condition, Row, paper_accuracy
 from .records import Record
 
 
@@ -27,40 +29,98 @@ def percent_interval(successes: int, trials: int) -> str:
     return f"[{math.floor(100 * low)},&nbsp;{math.ceil(100 * high)}]"
 
 
-def accuracy_cell(record: Record, paper: float | None) -> str:
-    """One cell in Markdown: accuracy in percent with its 95 % interval, and the paper's number."""
-    ours = f"**{100 * record.accuracy:.1f}**<br>{percent_interval(int(record.correct.sum()), len(record))}"
-    return ours if paper is None else f"{ours}<br>paper&nbsp;{paper:.0f}"
+def accuracy_cell(record: Record, paper: float | None, *, note: str = "", count: bool = False) -> str:
+    """One cell in Markdown: accuracy in percent with its 95 % interval, and the paper's number.
 
-
-def accuracy_table(rows: Sequence[tuple[str, Callable[[str, int], Condition]]], record: Callable[[Condition], Record],
-                   data_set: str) -> str:
-    """A part of Table 1 or 2 as a Markdown table, one column for each attack and eps.
-
-    ``rows`` are titles with a function from (attack, eps) to the row's `Condition`; ``record`` gives a condition's record.
+    ``note`` follows the accuracy; ``count`` adds the number of images.
     """
-    columns = attacks_with_eps(data_set)
-    heads = ["clean"] + [f"{NAMES[attack]}, eps {eps}" for attack, eps in columns[1:]]
+    lines = [f"**{100 * record.accuracy:.1f}**{note}", percent_interval(int(record.correct.sum()), len(record))]
+    lines += [f"n&nbsp;=&nbsp;{len(record)}"] if count else []
+    lines += [f"paper&nbsp;{paper:.0f}"] if paper is not None else []
+    return "<br>".join(lines)
+
+
+def accuracy_table(rows: Sequence[Row], record: Callable[[Condition], Record], data_set: str, *, eps: int,
+                   attacks: Sequence[str] = ALL_ATTACKS) -> str:  # fmt: skip
+    """Table 1 or 2 at one eps, as a Markdown table with the paper's columns; beside each number, the paper's.
+
+    After the paper's attacks comes the strongest of them, the lowest accuracy of the row and the attack it belongs to;
+    after that, attacks that the paper does not have. The number of images stands in a column's head where all cells have
+    the same, otherwise in the cells.
+
+    Args:
+        rows: see `conditions.ROWS`.
+        record: gives a condition's record, such as `Lab.record`.
+        attacks: the columns beside "clean", at least one of the paper's.
+    """
+    papers = [attack for attack in ATTACKS if attack in attacks]
+    columns = ["clean", *papers, "strongest", *(attack for attack in attacks if attack not in ATTACKS)]
+    grid = [_accuracies(row, record, data_set, eps, columns) for row in rows]
+    counts = {column: {len(cells[column][0]) for cells in grid} for column in columns}
+    heads = [_head(column, counts[column]) for column in columns]
     lines = ["| | " + " | ".join(heads) + " |", "|---|" + ":-:|" * len(heads)]
-    for title, condition_of in rows:
-        cells = []
-        for attack, eps in columns:
-            condition = condition_of(attack, eps)
-            paper = paper_accuracy(condition, eps=eps or EPS_ATTACK[data_set][0])
-            cells.append(accuracy_cell(record(condition), paper))
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    for row, cells in zip(rows, grid, strict=True):
+        written = [
+            accuracy_cell(found, paper, note=note, count=len(counts[column]) > 1)
+            for column, (found, paper, note) in cells.items()
+        ]
+        lines.append(f"| {row.title} | " + " | ".join(written) + " |")
     return "\n".join(lines)
 
 
-def strongest(records: dict[str, Record]) -> tuple[str, float]:
-    """The attack with the lowest accuracy, and that accuracy: the paper's last column, over the attacks given."""
+def _accuracies(row: Row, record: Callable[[Condition], Record], data_set: str, eps: int,
+                columns: Sequence[str]) -> dict[str, tuple[Record, float | None, str]]:  # fmt: skip
+    """A row's columns: record, the paper's accuracy and a note."""
+    conditions = {c: row.condition(data_set, c, 0 if c == "clean" else eps) for c in columns if c != "strongest"}
+    records = {column: record(condition) for column, condition in conditions.items()}
+    worst, _ = strongest({attack: records[attack] for attack in ATTACKS if attack in records})
+    cells = {}
+    for column in columns:
+        if column == "strongest":
+            cells[column] = records[worst], paper_accuracy(conditions[worst], eps=eps, strongest=True), f" ({NAMES[worst]})"
+        else:
+            cells[column] = records[column], paper_accuracy(conditions[column], eps=eps), ""
+    return cells
+
+
+def _head(column: str, counts: set[int]) -> str:
+    title = NAMES.get(column, "strongest of the paper's attacks")
+    return f"{title}<br>n&nbsp;=&nbsp;{counts.pop()}" if len(counts) == 1 else title
+
+
+def rounding_table(record: Callable[[Condition], Record], data_set: str, *, network: str = "resnet",
+                   training: str = "normal") -> str:  # fmt: skip
+    """What rounding to colour levels alone does against the attacks that find floats: a Markdown table.
+
+    Accuracy of an undefended classifier on the floats (what the authors evaluate, hence the paper's number beside it), on
+    the nearest levels, and on levels rounded away from the original, which is how attacks are evaluated elsewhere here.
+    """
+    roundings = {"none": "floats", "nearest": "rounded to nearest", "outward": "rounded outward"}
+    lines = ["| attack | n | " + " | ".join(roundings.values()) + " |", "|---|--:|" + ":-:|" * len(roundings)]
+    for attack in SEARCHED:
+        for eps in EPS_ATTACK[data_set]:
+            cells = []
+            for rounding in roundings:
+                condition = Condition(data_set, attack, eps, network=network, training=training, rounding=rounding)
+                found = record(condition)
+                cells.append(accuracy_cell(found, paper_accuracy(condition, eps=eps) if rounding == "none" else None))
+            lines.append(f"| {NAMES[attack]}, eps {eps} | {len(found)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def strongest(records: Mapping[str, Record]) -> tuple[str, float]:
+    """The attack with the lowest accuracy, each on all its own images, and that accuracy: the paper's last column."""
     if not set(records) <= set(ATTACKS) or not records:
         raise ValueError(f"give records of the attacks {', '.join(ATTACKS)}")
     worst = min(records, key=lambda attack: records[attack].accuracy)
     return worst, records[worst].accuracy
 
 
-def worst_case(records: dict[str, Record]) -> float:
-    """Accuracy when each image meets the attack that fools its classifier, if any does: the stricter measure."""
-    every = [record.correct for record in records.values()]
-    return sum(all(bool(c[n]) for c in every) for n in range(len(every[0]))) / len(every[0])
+def worst_case(records: Mapping[str, Record]) -> float:
+    """Accuracy when each image meets the attack that fools its classifier, if any does: the stricter measure.
+
+    Over the images that all records have, which are the first ones.
+    """
+    count = min(len(record) for record in records.values())
+    every = [record.correct[:count] for record in records.values()]
+    return torch.stack(every).all(dim=0).double().mean().item()

@@ -1,0 +1,185 @@
+# %% [markdown]
+# # Attacks, and the defences they met
+#
+# Five ways to change an image so that a classifier gets it wrong (section 2.1 of {cite:t}`song2018pixeldefend`), and the
+# defences that the paper compares PixelDefend with (section 2.2). All attacks are *white-box*: they know the weights of the
+# classifier. None of them knows what may stand in front of it.
+
+# %% tags=["parameters"]
+profile = "laptop"
+
+# %% tags=["hide-input"]
+import matplotlib.pyplot as plt
+import torch
+from IPython.display import Markdown
+from myst_nb import glue
+
+from pixeldefend import attacks, predict, squeeze
+from pixeldefend.attacks import bim_iterations
+from pixeldefend.classifiers import accuracy
+from pixeldefend.classifiers.losses import ADVERSARIAL_WEIGHT, WRONG_MASS
+from pixeldefend.study import Condition, Lab, figures, tables
+from pixeldefend.study.conditions import ALL_ATTACKS, EPS_ATTACK, NAMES, SQUEEZE_LEVELS, TUNED
+
+figures.use_style()
+lab = Lab("fashion-mnist", profile)
+small, large = EPS_ATTACK[lab.data_set]
+net = lab.classifier()
+for name, value in {"small": small, "large": large, "levels": SQUEEZE_LEVELS[lab.data_set],
+                    "bim_small": bim_iterations(small), "bim_large": bim_iterations(large)}.items():
+    glue(name, value, display=False)
+glue("smoothing", WRONG_MASS, display=False)
+glue("adversarial_weight", ADVERSARIAL_WEIGHT, display=False)
+
+# %% [markdown]
+# ## One image, every attack
+#
+# An image is a grid of integers from 0 to 255, and an attack may change each of them by at most $\epsilon$:
+# $\lVert X^\text{adv} - X \rVert_\infty \le \epsilon$, integers before and integers after. {numref}`fig-attacks` is this
+# book's Figure 1. What one would not see by eye stands below each image: the change, magnified until $\epsilon$ fills the
+# range from black to white.
+
+# %% mystnb={"figure": {"name": "fig-attacks", "caption": "A test image and what each attack makes of it with {math}`\\epsilon = 8`. Below: the change, magnified (grey is none), and the class that the ResNet sees."}, "image": {"alt": "The same item of clothing seven times, hardly distinguishable; below, seven different patterns of change.", "width": "760px"}} tags=["hide-input"]
+searched = 2 * lab.profile.gallery
+right = (predict(net, lab.test.images[:searched]) == lab.test.labels[:searched]).nonzero()[:, 0]
+# the first image that the ResNet gets right and BIM gets wrong
+fooled = predict(net, lab.attacked(Condition(lab.data_set, "bim", small), limit=searched)) != lab.test.labels[:searched]
+shown = int(next((n for n in right if fooled[n]), right[0]))
+clean = lab.test.images[shown]
+attacked = {a: lab.attacked(Condition(lab.data_set, a, small), limit=shown + 1)[shown] for a in ALL_ATTACKS}
+seen = predict(net, torch.stack([clean, *attacked.values()]))
+captions = {a: lab.test.classes[c] for a, c in zip(["clean", *attacked], seen, strict=True)}
+figures.attack_gallery(clean, attacked, eps=small, captions=captions)
+
+# %% [markdown]
+# - **RAND** adds an integer drawn uniformly from $-\epsilon, \dots, \epsilon$ to every sub-pixel. It knows nothing and is
+#   the baseline.
+# - **FGSM**, the fast gradient sign method {cite:p}`goodfellow2015explaining`, takes one step of size $\epsilon$ uphill on
+#   the loss: $X + \epsilon \,\operatorname{sign} \nabla_X L(X, y)$.
+# - **BIM**, the basic iterative method {cite:p}`kurakin2017adversarialexamples`, takes steps of one level and comes back into the
+#   ball after each: $\lfloor \min(\epsilon + 4, 1.25 \epsilon) \rfloor$ of them, {glue:text}`bim_small:d` at
+#   $\epsilon =$ {glue:text}`small:d` and {glue:text}`bim_large:d` at {glue:text}`large:d`. It has no random start.
+# - **DeepFool** {cite:p}`moosavi2016deepfool` looks for the *nearest* wrong image: it walks to the boundary of the
+#   linearised classifier, again and again, until the prediction changes. Only then is the result clipped to $\epsilon$.
+# - **Carlini-Wagner** {cite:p}`carlini2017towards` also looks for a small change, by descending a loss that weighs being
+#   misclassified against being far away. *CW* is the setting that the authors' code runs; *CW, tuned* is ours.
+#
+# {cite:t}`song2018pixeldefend` do not say which norm DeepFool and CW minimise. Their code takes the largest change of any
+# pixel ($L_\infty$), and so does this book. It also leads FGSM and DeepFool away from the class that the network
+# *predicts*, BIM and CW away from the *true* class; the package has the same defaults, and an option.
+
+# %% [markdown]
+# ## Are the attacks as strong as they should be?
+#
+# A defence looks good against a weak attack. Three signs of a working attack {cite:p}`carlini2019evaluating`: more room
+# never helps the defender, an iterated attack beats a single step, and with unlimited room nothing is left.
+
+# %% mystnb={"figure": {"name": "fig-strength", "caption": "Accuracy of the undefended ResNet against {math}`\\epsilon`; the dashed line is chance."}, "image": {"alt": "Three falling curves: BIM lowest, then FGSM, RAND high until large epsilon.", "width": "520px"}} tags=["hide-input"]
+count = 5 * lab.profile.gallery
+images, labels = lab.test.images[:count], lab.test.labels[:count]
+radii = (1, 2, 4, 8, 16, 32, 64, 128)
+left = {}
+for attack in ("rand", "fgsm", "bim"):
+    options = {"generator": torch.Generator().manual_seed(0)} if attack == "rand" else {"label_source": "true"}
+    found = [attacks.ATTACKS[attack](net, images, labels, eps=eps, **options) for eps in radii]
+    left[attack] = [100 * accuracy(net, adversarial, labels) for adversarial in found]
+fig, ax = plt.subplots(figsize=(6, 3.2))
+for attack, values in left.items():
+    ax.plot(radii, values, marker="o", color=figures.COLOURS[attack], linestyle=figures.STYLES[attack], label=NAMES[attack])
+ax.axhline(10, color="#555555", linestyle="--", linewidth=1)
+ax.set(xlabel="eps (colour levels)", ylabel="accuracy (%)", ylim=(0, 100))
+ax.set_xscale("log", base=2, subs=[])
+ax.set_xticks(radii, [str(r) for r in radii])
+ax.legend()
+glue("n_strength", count, display=False)
+glue("bim_at_128", left["bim"][-1], display=False)
+glue("fgsm_at_8", left["fgsm"][radii.index(8)], display=False)
+glue("bim_at_8", left["bim"][radii.index(8)], display=False)
+glue("rand_at_128", left["rand"][-1], display=False)
+
+# %% [markdown]
+# {numref}`fig-strength` shows {glue:text}`n_strength:d` test images, with true labels for FGSM and BIM. At $\epsilon = 8$
+# FGSM leaves {glue:text}`fgsm_at_8:.0f` % and BIM {glue:text}`bim_at_8:.0f` %; at $\epsilon = 128$ BIM leaves
+# {glue:text}`bim_at_128:.0f` %, while random noise of that size still leaves {glue:text}`rand_at_128:.0f` %.
+#
+# The implementations are checked against others', too: where Foolbox and torchattacks can be installed, the tests of this
+# package require that FGSM and BIM give the same integers as theirs, that DeepFool succeeds at least as often as Foolbox's,
+# and that the tuned CW succeeds at least as often as a long projected gradient descent with the same $\epsilon$.
+
+# %% [markdown]
+# ## Two things that flatter a defence
+#
+# **Rounding.** DeepFool and CW find images of real numbers, a hair's breadth beyond the decision boundary. The paper
+# defines attacks on integers; its code evaluates the real numbers. Rounding each of them to the nearest level undoes many
+# attacks without any defence at all, as {numref}`tbl-rounding` shows: that is the control *quantise only*, which the paper
+# does not have. Everywhere else in this book their levels are rounded *outward*, away from the original image, which
+# brings the image over the boundary again and is the harder test.
+
+# %% tags=["remove-output", "hide-input"]
+glue("rounding", Markdown(tables.rounding_table(lab.record, lab.data_set)), display=False)
+n_dear = len(lab.record(Condition(lab.data_set, "deepfool", small)))
+glue("n_dear", n_dear, display=False)
+
+# %% [markdown]
+# :::{table} Accuracy in percent of the undefended ResNet, with 95 % Wilson intervals, on what two attacks find, before and after rounding to integers. The paper's numbers are those of its floats.
+# :name: tbl-rounding
+#
+# ```{glue:md} rounding
+# :format: myst
+# ```
+# :::
+#
+# **A search cut short.** The loss of CW weighs success against distance with a constant, and a search over that constant is
+# part of the attack. In the authors' code the loop over it ends after its first, smallest value. That is *CW* here and in
+# the tables. *CW, tuned* searches, and looks only at integer images within $\epsilon$.
+
+# %% tags=["remove-output", "hide-input"]
+lines = ["| | eps 8 | eps 25 |", "|---|:-:|:-:|"]
+for attack in ("bim", "deepfool", "carlini_wagner", TUNED):
+    found = [lab.record(Condition(lab.data_set, attack, eps)) for eps in (small, large)]
+    right = [int(r.correct[:n_dear].sum()) for r in found]
+    cells = [f"**{100 * k / n_dear:.1f}**<br>{tables.percent_interval(k, n_dear)}" for k in right]
+    lines.append(f"| {NAMES[attack]} | " + " | ".join(cells) + " |")
+    for eps, k in zip((small, large), right, strict=True):
+        glue(f"{attack}_{eps}", 100 * k / n_dear, display=False)
+glue("tuned", Markdown("\n".join(lines)), display=False)
+
+# %% [markdown]
+# :::{table} Accuracy in percent of the undefended ResNet under the iterated attacks, on the same images.
+# :name: tbl-tuned
+#
+# ```{glue:md} tuned
+# :format: myst
+# ```
+# :::
+#
+# On the same {glue:text}`n_dear:d` images, CW as published leaves {glue:text}`carlini_wagner_8:.1f` % at $\epsilon = 8$, the
+# tuned one {glue:text}`carlini_wagner_tuned_8:.1f` %, and plain BIM {glue:text}`bim_8:.1f` %. A column "CW" that is full of
+# high numbers says little unless one knows which it was.
+#
+# One more departure: the authors' DeepFool lets its images leave the range of colours and then rescales the *whole image*
+# to fit. That changes every pixel for reasons that have nothing to do with the attack, and is not done here.
+
+# %% [markdown]
+# ## The baseline defences
+#
+# - **Adversarial training.** Half of every batch is attacked while the network learns, with an $\epsilon$ that is the
+#   absolute value of a truncated normal variable, and an attacked image counts {glue:text}`adversarial_weight:.1f` of a clean
+#   one {cite:p}`kurakin2017adversarial`. Two networks: one that met FGSM, one that met BIM. The attacks lead away from the
+#   *predicted* class, because a network can learn to read the true one off the perturbation.
+# - **Label smoothing** {cite:p}`warde2016adversarial`. The network is trained towards a probability of
+#   {glue:text}`smoothing:.1f` for the wrong classes together, instead of zero, so that its gradients shrink.
+# - **Feature squeezing** {cite:p}`xu2018feature`. The image is reduced to few colours ({glue:text}`levels:d` on Fashion-MNIST)
+#   and smoothed by a 2 x 2 median; the classifier stays as it is. {numref}`fig-squeeze` shows it.
+#
+# The first two change the classifier, the third the image, as PixelDefend does.
+
+# %% mystnb={"figure": {"name": "fig-squeeze", "caption": "Test images, attacked by BIM with {math}`\\epsilon = 8`, and squeezed. Below each image: the class that the ResNet sees."}, "image": {"alt": "Three rows of clothing images: clean, attacked, and squeezed, the last with few shades of grey.", "width": "720px"}} tags=["hide-input"]
+n = lab.profile.gallery
+adversarial = lab.attacked(Condition(lab.data_set, "bim", small), limit=n)
+rows = {"clean": lab.test.images[:n], "BIM": adversarial, "squeezed": squeeze(adversarial, levels=SQUEEZE_LEVELS[lab.data_set])}
+names = {title: [lab.test.classes[c] for c in predict(net, images)] for title, images in rows.items()}
+figures.gallery(rows, captions=names)
+
+# %% [markdown]
+# How each of them fares is in {doc}`06_tables`, where PixelDefend stands beside them.
