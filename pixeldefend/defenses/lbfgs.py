@@ -63,11 +63,11 @@ class Optima:
 def lbfgs_purify(density: PixelCNN, images: Tensor, *, eps_defend: int, starts: int, generator: torch.Generator,
                  max_iterations: int = 200, objective: str = "continuous", batch_size: int | None = None,
                  progress: bool = False) -> Optima:  # fmt: skip
-    """Search the box |X' - X| <= eps_defend, 0 <= X' <= 255 for the most likely image by L-BFGS-B, from random starts.
+    """Search the box ``|X' - X| <= eps_defend``, ``0 <= X' <= 255`` for the most likely image by L-BFGS-B.
 
-    It minimises -log p in nats, of pixels scaled to -1..1. scipy's limits are left as they are, but for ``max_iterations``
-    and the relative change at which a run ends, which is that of float32. By its objective, no result is worse than its
-    start before it is rounded. The same generator state and ``batch_size`` give the same results.
+    Starts are random. It minimises -log p in nats, of pixels scaled to -1..1. scipy's limits are left as they are, but
+    for ``max_iterations`` and the relative change at which a run ends, which is that of float32. By its objective, no
+    result is worse than its start before it is rounded. The same generator state and ``batch_size`` give the same results.
 
     Args:
         density: a `PixelCNN` in eval mode; its weights and gradients do not change.

@@ -4,7 +4,7 @@ The authors ran BIM "on an end-to-end differentiable version of PixelDefend gene
 purification process" and report vanishing gradients, and adversarial images identical to the originals. Neither the paper
 nor their code says how the choice of a level, an arg-max, was made differentiable. The relaxation here is ours: instead
 of the most likely level z within eps of x, the mean of all of them, weighted by their probability to the power
-1 / temperature,
+1 / temperature::
 
     y_i = sum_z z w(z) / sum_z w(z),   w(z) = p(z | y_1 .. y_{i-1})^(1 / temperature) clamp(eps + 1/2 - |z - x_i|, 0, 1).
 
@@ -15,7 +15,7 @@ An unrolled network has one copy of the PixelCNN for each pixel, 784 of them on 
 given all of them, are one parallel pass F: y = F(x, y). As y_i depends on earlier sub-pixels only, iterating F from
 anywhere has the first n right after n passes, all of them after C H W, and often far fewer (Song et al. 2021, "Accelerating
 feedforward computation via parallel nonlinear equation solving"). Likewise, with J the strictly triangular derivative of F
-with respect to y,
+with respect to y::
 
     dy/dx = (I - J)^-1 dF/dx = (I + J + J^2 + ...) dF/dx,
 

@@ -77,14 +77,14 @@ def _accuracies(row: Row, record: Callable[[Condition], Record], data_set: str, 
     cells = {}
     for column in columns:
         if column == "strongest":
-            cells[column] = records[worst], paper_accuracy(conditions[worst], eps=eps, strongest=True), f" ({NAMES[worst]})"
+            cells[column] = records[worst], paper_accuracy(conditions[worst], eps=eps, strongest=True), f"<br>{NAMES[worst]}"
         else:
             cells[column] = records[column], paper_accuracy(conditions[column], eps=eps), ""
     return cells
 
 
 def _head(column: str, counts: set[int]) -> str:
-    title = NAMES.get(column, "strongest of the paper's attacks")
+    title = NAMES.get(column, column)
     return f"{title}<br>n&nbsp;=&nbsp;{counts.pop()}" if len(counts) == 1 else title
 
 
