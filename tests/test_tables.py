@@ -184,7 +184,7 @@ def test_a_table_has_the_papers_columns_and_beside_each_number_its_interval_its_
     ]
     assert cells(normal)[6:] == [
         "**10.0**<br>[6,&nbsp;15]<br>paper&nbsp;1",
-        f"**10.0** (CW)<br>[6,&nbsp;15]<br>{few}<br>paper&nbsp;0",
+        f"**10.0**<br>CW<br>[6,&nbsp;15]<br>{few}<br>paper&nbsp;0",
         "**50.0**<br>[43,&nbsp;57]",
     ]
     assert cells(purified)[7] == f"**25.0**<br>BIM<br>[21,&nbsp;30]<br>{many}<br>paper&nbsp;74"
