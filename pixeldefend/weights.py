@@ -46,14 +46,11 @@ def write_checksums(folder: Path) -> None:
     (folder / SUMS).write_text("".join(f"{_sha256(path)}  {path.name}\n" for path in _weight_files(folder)))
 
 
-def load_weights(model: nn.Module, folder: Path, *, allow_unverified: bool = False) -> None:
+def load_weights(model: nn.Module, folder: Path) -> None:
     """Copy the weights in ``folder`` into ``model``, of the same parameters and buffers, keeping its types and devices.
 
     Each piece is first compared with its hash, then mapped into memory and copied; no two are held at once. Where
     anything is raised, ``model`` may hold a part of the weights.
-
-    Args:
-        allow_unverified: accept a folder without ``SHA256SUMS``; where there is one, it counts.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -61,7 +58,7 @@ def load_weights(model: nn.Module, folder: Path, *, allow_unverified: bool = Fal
 
     Messages are one line, name the file and say what to do.
     """
-    hashes = _read_checksums(folder, allow_unverified)
+    hashes = _read_checksums(folder)
     missing = set(model.state_dict())
     for path in _pieces(folder, hashes):
         _verify(path, hashes)
@@ -79,12 +76,10 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_checksums(folder: Path, allow_missing: bool) -> dict[str, str] | None:
-    """The hash of each file by its name; ``None`` where there are none and need be none."""
+def _read_checksums(folder: Path) -> dict[str, str]:
+    """The hash of each file by its name."""
     path = folder / SUMS
     if not path.is_file():
-        if allow_missing:
-            return None
         raise FileNotFoundError(f"{path} is missing; {RESTORE}")
     lines = path.read_text(errors="replace").splitlines()
     found = [re.fullmatch(r"([0-9a-f]{64}) [ *](\S+)", line) for line in lines]
@@ -93,12 +88,10 @@ def _read_checksums(folder: Path, allow_missing: bool) -> dict[str, str] | None:
     return {match[2]: match[1] for match in found}
 
 
-def _verify(path: Path, hashes: dict[str, str] | None) -> None:
-    """Refuse a file that is missing or not the one that was saved; without ``hashes`` only one that is missing."""
+def _verify(path: Path, hashes: dict[str, str]) -> None:
+    """Refuse a file that is missing or not the one that was saved."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; {RESTORE}")
-    if hashes is None:
-        return
     if path.name not in hashes:
         raise ValueError(f"{path.parent / SUMS} is damaged: it has no hash of {path.name}; {RESTORE}")
     digest = _sha256(path)
@@ -107,9 +100,9 @@ def _verify(path: Path, hashes: dict[str, str] | None) -> None:
         raise ValueError(f"{path} is damaged or of another network ({expected}); {RESTORE}")
 
 
-def _pieces(folder: Path, hashes: dict[str, str] | None) -> list[Path]:
+def _pieces(folder: Path, hashes: dict[str, str]) -> list[Path]:
     index = folder / INDEX
-    if not index.is_file() and INDEX not in (hashes or {}):
+    if not index.is_file() and INDEX not in hashes:
         return [folder / WEIGHTS]
     _verify(index, hashes)
     try:

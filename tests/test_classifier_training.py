@@ -234,9 +234,26 @@ def test_bad_calls(change, kind, mention, tmp_path):
     assert mention in str(caught.value)
 
 
+def test_one_cycle_rises_for_a_fifth_of_the_run_and_falls_to_zero():
+    recipe = Recipe(steps=999, schedule="one-cycle", learning_rate=0.2)
+    rates = [recipe.learning_rate_at(step) for step in range(999)]
+    assert rates[199] == max(rates) == pytest.approx(0.2)
+    assert rates[0] == pytest.approx(0.2 / 200) and rates[99] == pytest.approx(0.1)
+    assert rates[599] == pytest.approx(0.1) and rates[-1] == pytest.approx(0.2 / 800)
+    assert min(rates) > 0, "every update moves"
+
+
+def test_settings_hold_what_the_schedule_uses():
+    assert "schedule" not in Recipe(steps=1).settings(), "as in the runs from before there was a choice"
+    one_cycle = Recipe(steps=1, schedule="one-cycle").settings()
+    assert one_cycle["schedule"] == "one-cycle" and "milestones" not in one_cycle
+
+
 def test_bad_recipes():
     with pytest.raises(ValueError, match="choose one of: adversarial-bim"):
         Recipe(steps=1, training="smooth")
+    with pytest.raises(ValueError, match="schedule"):
+        Recipe(steps=1, schedule="cosine")
     with pytest.raises(ValueError, match="learning_rate"):
         Recipe(steps=1, learning_rate=0.0)
     for std in (0.0, -1.0, float("nan"), float("inf")):

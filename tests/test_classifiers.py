@@ -264,21 +264,20 @@ def config(network="resnet", **size) -> str:
     return json.dumps({"network": network, "size": {"channels": 1, "width": 2, **size}})
 
 
-@pytest.mark.parametrize("hashes", [True, False], ids=["hashes", "no hashes"])
+@pytest.mark.parametrize("rehashed", [False, True], ids=["hashes", "hashes of the damage"])
 @pytest.mark.parametrize("file, damage, kind", DAMAGE.values(), ids=DAMAGE)
-def test_damaged_files_are_named_in_one_line(file, damage, kind, hashes, saved):
+def test_damaged_files_are_named_in_one_line(file, damage, kind, rehashed, saved):
     path = saved / FOLDER / file
     damage(path)
-    if not hashes:
-        (path.parent / SUMS).unlink()
+    if rehashed:
+        write_checksums(path.parent)
     with pytest.raises(kind) as caught:
         load_classifier("fashion-mnist", "resnet", root=saved)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_changed_bit_is_noticed_by_the_hash_and_only_by_it(saved):
-    """Folders from before there were hashes load without."""
+def test_a_changed_bit_is_noticed_by_the_hash(saved):
     path = saved / FOLDER / "model.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -286,8 +285,12 @@ def test_a_changed_bit_is_noticed_by_the_hash_and_only_by_it(saved):
     with pytest.raises(ValueError, match="SHA-256") as caught:
         load_classifier("fashion-mnist", "resnet", root=saved)
     assert str(path) in str(caught.value)
-    (path.parent / SUMS).unlink()
-    load_classifier("fashion-mnist", "resnet", root=saved)
+
+
+def test_missing_hashes_are_named(saved):
+    (saved / FOLDER / SUMS).unlink()
+    with pytest.raises(FileNotFoundError, match=SUMS):
+        load_classifier("fashion-mnist", "resnet", root=saved)
 
 
 def test_weights_that_are_not_finite_are_not_loaded(saved):

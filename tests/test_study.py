@@ -274,3 +274,42 @@ def test_a_lab_makes_the_cells_of_rows_with_the_real_attacks(toy_lab):
 def test_unknown_profiles_are_refused():
     with pytest.raises(ValueError, match="laptop"):
         Lab("fashion-mnist", "server")
+
+
+def test_a_measurement_is_made_once_for_a_configuration(toy_lab):
+    calls = []
+
+    def measure():
+        calls.append(len(calls))
+        return {"share": 0.25, "counts": (1, 2)}
+
+    first = toy_lab().measurement("counts", {"images": (1, 2)}, measure)
+    assert first == {"share": 0.25, "counts": [1, 2]}, "as it will be read again"
+    assert toy_lab().measurement("counts", {"images": (1, 2)}, measure) == first and calls == [0]
+    toy_lab().measurement("counts", {"images": (1, 3)}, measure)
+    assert calls == [0, 1], "another configuration"
+    toy_lab(recompute=True).measurement("counts", {"images": (1, 3)}, measure)
+    assert calls == [0, 1, 2]
+
+
+def test_a_reference_measurement_is_not_made_again_by_a_build_that_recomputes(toy_lab):
+    toy_lab().measurement("counts", {}, lambda: {"n": 1}, reference=True)
+    assert toy_lab(recompute=True).measurement("counts", {}, lambda: {"n": 2}, reference=True) == {"n": 1}
+    assert (toy_lab.folder / "committed" / "reference" / "fashion-mnist-counts.json").is_file()
+
+
+def test_a_measurement_edited_by_hand_is_refused(toy_lab):
+    toy_lab().measurement("counts", {}, lambda: {"n": 1})
+    path = toy_lab.folder / "records" / "fashion-mnist-counts.json"
+    path.write_text(path.read_text().replace('"n": 1', '"n": 9'))
+    with pytest.raises(ValueError, match="was changed"):
+        toy_lab().measurement("counts", {}, lambda: {"n": 1})
+
+
+def test_the_best_shipped_density_is_taken(toy_lab, monkeypatch):
+    monkeypatch.setattr(lab, "shipped_densities", lambda: ["cifar10-small"])
+    assert (toy_lab("cifar10").density_name, toy_lab("cifar10").has_density) == ("cifar10-small", True)
+    monkeypatch.setattr(lab, "shipped_densities", lambda: ["cifar10", "cifar10-small"])
+    assert toy_lab("cifar10").density_name == "cifar10"
+    monkeypatch.setattr(lab, "shipped_densities", lambda: [])
+    assert not toy_lab("cifar10").has_density

@@ -196,29 +196,22 @@ def test_other_weights_are_refused_even_with_their_hashes(change, says, size, tm
         load_weights(toy(seed=1), tmp_path)
 
 
-def test_weights_without_hashes_are_loaded_only_where_that_is_allowed(tmp_path):
-    """As saved before there were hashes; `write_checksums` makes up for it."""
+def test_weights_without_hashes_are_refused_until_they_have_some(tmp_path):
     save_file(toy().state_dict(), tmp_path / WEIGHTS)
     model = toy(seed=1)
     with pytest.raises(FileNotFoundError, match=SUMS):
         load_weights(model, tmp_path)
-    load_weights(model, tmp_path, allow_unverified=True)
-    assert fingerprint(model) == fingerprint(toy())
     write_checksums(tmp_path)
-    load_weights(toy(seed=1), tmp_path)
-
-
-def test_hashes_count_even_where_none_are_needed(folder):
-    flip_a_bit(folder / FIRST)
-    with pytest.raises(ValueError, match="SHA-256"):
-        load_weights(toy(), folder, allow_unverified=True)
+    load_weights(model, tmp_path)
+    assert fingerprint(model) == fingerprint(toy())
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 50], ids=["empty", "scrambled"])
-def test_a_file_that_is_no_safetensors_is_named_without_hashes_too(content, tmp_path):
+def test_a_file_that_is_no_safetensors_is_named_though_its_hash_is_right(content, tmp_path):
     (tmp_path / WEIGHTS).write_bytes(content)
+    write_checksums(tmp_path)
     with pytest.raises(ValueError, match=f"{WEIGHTS} is damaged"):
-        load_weights(toy(), tmp_path, allow_unverified=True)
+        load_weights(toy(), tmp_path)
 
 
 # -- from a hub, and those shipped ------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Classifying uint8 images with any network from [0, 1] floats to logits."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -18,12 +20,27 @@ def predict(model: nn.Module, images: Tensor, *, batch_size: int = 500) -> Tenso
     check_eval_mode(model)
     check_images(images)
     check_count(batch_size, name="batch_size")
+    return _classes(model, images, to_unit, batch_size)
+
+
+def predict_pixels(model: nn.Module, pixels: Tensor, *, batch_size: int = 500) -> Tensor:
+    """`predict` for images that are no colour levels: int64 (N,) from float32 (N, C, H, W) in [0, 1].
+
+    Raises ``TypeError`` or ``ValueError`` for a model in training mode, a batch size below 1, and a model whose output is
+    not (N, 10) finite logits.
+    """
+    check_eval_mode(model)
+    check_count(batch_size, name="batch_size")
+    return _classes(model, pixels, Tensor.float, batch_size)
+
+
+@torch.no_grad()
+def _classes(model: nn.Module, images: Tensor, to_pixels: Callable[[Tensor], Tensor], batch_size: int) -> Tensor:
     device = device_of(model, images)
     labels = torch.empty(len(images), dtype=torch.int64, device=images.device)
-    with torch.no_grad():
-        for start in range(0, len(images), batch_size):
-            pixels = to_unit(images[start : start + batch_size].to(device))
-            labels[start : start + batch_size] = checked_logits(model, pixels).argmax(dim=1)
+    for start in range(0, len(images), batch_size):
+        part = slice(start, start + batch_size)
+        labels[part] = checked_logits(model, to_pixels(images[part].to(device))).argmax(dim=1)
     return labels
 
 

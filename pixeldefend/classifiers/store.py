@@ -49,7 +49,7 @@ def load_classifier(
         root: a folder of classifiers, each in a folder named ``<data set>-<network>-<training>``; ``None`` for those
             that come with the package.
 
-    The weights are compared with their SHA-256 hashes where ``SHA256SUMS`` lies beside them.
+    The weights are compared with their SHA-256 hashes in ``SHA256SUMS`` beside them.
 
     Raises ``ValueError`` for a classifier that does not exist (the message lists those that do) and for a damaged file;
     ``FileNotFoundError`` for a file that is missing. Messages name the file.
@@ -60,7 +60,7 @@ def load_classifier(
         raise ValueError(f"there is no classifier {name!r} (data set-network-training); those that exist: {listed}")
     folder = _root(root) / name
     model = _build(folder / CONFIG)
-    load_weights(model, folder, allow_unverified=True)  # older folders have no hashes
+    load_weights(model, folder)
     return model.to(device, memory_format=torch.channels_last).requires_grad_(False).eval()
 
 

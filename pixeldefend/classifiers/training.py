@@ -6,8 +6,10 @@ flips. The authors run 80,000 steps (186 epochs of Fashion-MNIST, 205 of CIFAR-1
 milestones scale with the length chosen here, and the last iterate is kept here too. All ways of training share this;
 what each of them minimises is in `losses`.
 
-Our own is the warm start, for machines on which adversarial training takes a day: from the weights of a classifier that
-is already trained, with a tenth of the learning rate, over fewer epochs.
+Two things are our own, for machines on which 200 epochs take days. The *one-cycle* schedule (Smith & Topin, "Super-
+convergence", 2018) raises the learning rate linearly over the first fifth of the run and lets it fall linearly to zero over
+the rest. A *warm start* goes on from the weights of a classifier that is already trained, with a tenth of the learning
+rate, over fewer epochs.
 """
 
 from dataclasses import asdict, dataclass
@@ -26,6 +28,8 @@ from .losses import ATTACKS, TRAININGS, loss_of
 from .store import NETWORKS, SIZES, build_classifier, classifier_name, load_classifier, rounded, save_classifier
 
 STORED = torch.float16
+SCHEDULES = ("steps", "one-cycle")
+RISE = 0.2  # fraction of a one-cycle run in which the learning rate rises
 WARM_RATE = 0.01  # learning rate of a warm start: the one at which the run that it goes on from was past its first drop
 
 
@@ -38,7 +42,8 @@ class Recipe:
     learning_rate: float = 0.1
     momentum: float = 0.9
     penalty: float = 5e-4  # L2, on every trainable variable
-    milestones: tuple[float, ...] = (0.5, 0.75)  # fractions of the run after which the learning rate is a tenth
+    schedule: str = "steps"  # one of SCHEDULES
+    milestones: tuple[float, ...] = (0.5, 0.75)  # of "steps": fractions of the run after which the rate is a tenth
     flip: bool = True
     adversarial_std: float = 8.0  # colour levels; of eps before it is truncated, in adversarial training alone
     bfloat16: bool = True  # autocast; weights, the loss and the normalisation's statistics stay float32
@@ -47,22 +52,27 @@ class Recipe:
 
     def __post_init__(self):
         check_choice(self.training, TRAININGS, name="training")
-        if self.learning_rate <= 0:
+        check_choice(self.schedule, SCHEDULES, name="schedule")
+        if not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate must be positive, not {self.learning_rate}")
         if not 0 < self.adversarial_std < float("inf"):
             raise ValueError(f"adversarial_std must be a positive number of levels, not {self.adversarial_std}")
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of the update that follows ``step`` earlier ones."""
-        return self.learning_rate * 0.1 ** sum(step >= fraction * self.steps for fraction in self.milestones)
+        if self.schedule == "steps":
+            return self.learning_rate * 0.1 ** sum(step >= fraction * self.steps for fraction in self.milestones)
+        done = (step + 1) / (self.steps + 1)  # never 0 nor 1: every update moves
+        return self.learning_rate * min(done / RISE, (1 - done) / (1 - RISE))
 
     def settings(self) -> dict:
-        """What a run depends on, as plain values: so without ``adversarial_std`` where nothing is attacked."""
+        """What a run depends on, as plain values: so without ``adversarial_std`` where nothing is attacked, and so on."""
         settings = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         if self.training not in ATTACKS:
             del settings["adversarial_std"]
         if self.start is None:
             del settings["start"]
+        del settings["schedule" if self.schedule == "steps" else "milestones"]
         return settings
 
 
@@ -126,6 +136,8 @@ def train_classifier(
     training: str = "normal",
     *,
     epochs: int = 14,
+    schedule: str = Recipe.schedule,
+    learning_rate: float | None = None,
     adversarial_std: float = Recipe.adversarial_std,
     start: str | None = None,
     folder: Path | None = None,
@@ -147,10 +159,12 @@ def train_classifier(
         training: "normal"; "label-smoothing" (section 2.2); "adversarial-fgsm" or "adversarial-bim" (appendix B), where
             half of each batch is attacked.
         epochs: passes over the training images; the authors' 80,000 steps are 186 (Fashion-MNIST) and 205 (CIFAR-10).
+        schedule: of the learning rate: "steps", as the authors, or "one-cycle", for runs of few epochs.
+        learning_rate: its highest value; ``None`` for the authors' 0.1, or 0.01 with ``start``.
         adversarial_std: of the eps of adversarial training, in colour levels. The paper has 8, and 8 or 25 for
             Fashion-MNIST. It is not part of the classifier's name: give another one its own ``folder`` and ``weights``.
-        start: go on from the shipped classifier that was trained this way, for example "normal", with a learning rate of
-            0.01 instead of 0.1; our own, not the paper's.
+        start: go on from the shipped classifier that was trained this way, for example "normal", our own, not the
+            paper's.
         folder: for the checkpoint and the log; ``None`` for a folder in ``runs/classifiers``.
         weights: folder of classifiers to save to; ``None`` for the repository's ``data/weights/classifiers``.
         bfloat16: train in mixed precision; scores are computed in float32 either way.
@@ -168,8 +182,10 @@ def train_classifier(
     train, test = load_images(data_set, "train"), load_images(data_set, "test")
     steps = epochs * (len(train) // batch_size)
     model, beginning = _beginning(data_set, network, start)
-    recipe = Recipe(steps=steps, training=training, adversarial_std=adversarial_std, bfloat16=bfloat16, seed=seed,
-                    **beginning)  # fmt: skip
+    if learning_rate is None:
+        learning_rate = WARM_RATE if start else Recipe.learning_rate
+    recipe = Recipe(steps=steps, training=training, schedule=schedule, learning_rate=learning_rate,
+                    adversarial_std=adversarial_std, bfloat16=bfloat16, seed=seed, start=beginning)  # fmt: skip
     job = ClassifierJob(model, train.images.to(device), train.labels.to(device), recipe)
     plan = loop.Plan(len(train), batch_size, steps, seed=seed)
     done = loop.run(job, plan, folder, progress=progress)
@@ -190,12 +206,12 @@ def train_classifier(
     return load_classifier(data_set, network, training=training, root=weights, device=device)
 
 
-def _beginning(data_set: str, network: str, start: str | None) -> tuple[nn.Module, dict]:
-    """The network to train, and what the `Recipe` has to say about where it starts."""
+def _beginning(data_set: str, network: str, start: str | None) -> tuple[nn.Module, str | None]:
+    """The network to train, and the fingerprint of the weights that it starts from, if they are not to be drawn."""
     if start is None:
-        return build_classifier(network, SIZES[data_set, network]), {}
+        return build_classifier(network, SIZES[data_set, network]), None
     model = load_classifier(data_set, network, training=start).requires_grad_()
-    return model, {"start": fingerprint(model), "learning_rate": WARM_RATE}
+    return model, fingerprint(model)
 
 
 def _scores(model: nn.Module, images: Tensor, labels: Tensor) -> dict:

@@ -9,6 +9,7 @@ from pathlib import Path
 from .. import book, distributed
 from ..classifiers import train_classifier
 from ..classifiers.losses import TRAININGS
+from ..classifiers.training import SCHEDULES
 from ..images import DATA_SETS
 from ..pixelcnn.training import train_density
 from .options import add_run_options, defaults_of
@@ -34,9 +35,11 @@ def train_classifier_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("network", nargs="?", help="architecture")
     parser.add_argument("--training", choices=TRAININGS, help="way of training")
     parser.add_argument("--epochs", type=int, help="passes over the training images")
+    parser.add_argument("--schedule", choices=SCHEDULES, help="of the learning rate")
+    parser.add_argument("--learning-rate", type=float, help="its highest value (default: 0.1, with --start 0.01)")
     parser.add_argument("--adversarial-std", type=float, metavar="LEVELS", help="of the eps of adversarial training")
-    parser.add_argument("--start", choices=TRAININGS, help="start from the shipped classifier trained this way, at a tenth "
-                        "of the learning rate (default: from scratch)")  # fmt: skip
+    parser.add_argument("--start", choices=TRAININGS, help="start from the shipped classifier trained this way "
+                        "(default: from scratch)")  # fmt: skip
     _training_arguments(parser)
 
 

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from functools import cache
 
 from .. import paths
+from ..attacks.levels import ROUNDINGS as LEVEL_ROUNDINGS
 from ..checks import check_choice
 
 EPS_ATTACK = {"fashion-mnist": (8, 25), "cifar10": (2, 8, 16)}
 EPS_DEFEND = {"fashion-mnist": 32, "cifar10": 16}
 SQUEEZE_LEVELS = {"fashion-mnist": 8, "cifar10": 32}  # appendix B
+DENSITIES = {"fashion-mnist": ("fashion-mnist",), "cifar10": ("cifar10", "cifar10-small")}  # the best first
 PAPER_TABLE = {"fashion-mnist": "table_1", "cifar10": "table_2"}
 ATTACKS = ("rand", "fgsm", "bim", "deepfool", "carlini_wagner")  # in the order of the paper's columns
 TUNED = "carlini_wagner_tuned"  # our own column: the last attack with setting="tuned"
@@ -19,7 +21,7 @@ SEARCHED = ("deepfool", "carlini_wagner")  # what their search finds does not de
 DEAR = (*SEARCHED, TUNED)  # hundreds of gradients an image
 THROUGH_MEDIAN = ("fgsm", "bim", "deepfool", TUNED)  # attacks on feature squeezing that know of it: see `MedianFiltered`
 DEFENCES = ("none", "feature-squeezing", "pixeldefend")
-ROUNDINGS = ("outward", "nearest", "none")  # of what a search found, to colour levels; "none": floats
+ROUNDINGS = (*LEVEL_ROUNDINGS, "none")  # of what a search found, to colour levels; "none": floats
 REFERENCE_IMAGES = {"train": 5_000, "held-out": 5_000}  # scored once: the training images are not in the repository
 NAMES = {
     "clean": "clean",

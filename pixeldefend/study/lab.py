@@ -1,5 +1,6 @@
 """Runs the study: gives a record for a condition, from disk where one with the same configuration exists."""
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from .. import attacks, paths
 from ..checks import check_choice
 from ..classifiers import load_classifier, predict, saved_classifiers
-from ..classifiers.inference import checked_logits, device_of
+from ..classifiers.inference import predict_pixels
 from ..classifiers.store import classifier_name
 from ..defenses import MedianFiltered, PixelDefend, squeeze
 from ..detection import LikelihoodDetector
@@ -22,6 +23,7 @@ from ..pixelcnn import PixelCNN, shipped_densities
 from .conditions import (
     ALL_ATTACKS,
     DEAR,
+    DENSITIES,
     EPS_DEFEND,
     PROFILES,
     REFERENCE_IMAGES,
@@ -33,11 +35,19 @@ from .conditions import (
     Row,
     attacks_with_eps,
 )
-from .records import Record, keep_tensor, kept_tensor, load_record, save_record, tensor_digest
+from .records import (
+    Record,
+    keep_tensor,
+    kept_tensor,
+    load_record,
+    read_signed,
+    save_record,
+    tensor_digest,
+    write_signed,
+)
 
 SEED = 0
 DEAR_BATCH = 500  # images: the steps in which only a few of a batch still move are what costs, so few batches
-FLOAT_BATCH = 500
 
 
 class Lab:
@@ -53,11 +63,12 @@ class Lab:
         recompute: load nothing from before now. By default nothing from before the time that ``PIXELDEFEND_RECOMPUTE``
             gives (in seconds since 1970; a build sets it), so that each is computed once for all notebooks of a build.
         records: where records lie; by default ``data/records/<profile>``, and a git-ignored cache for "smoke".
-        density: a name or folder for `PixelCNN.from_pretrained`; by default the one named like the data set. Where
-            there is none, records hold no bits per dimension, and what needs the density raises ``ValueError``.
+        density: a name or folder for `PixelCNN.from_pretrained`; by default the first of `conditions.DENSITIES` that is
+            shipped. Where there is none, records hold no bits per dimension, and what needs the density raises
+            ``ValueError``.
     """
 
-    def __init__(self, data_set: str, profile: str = "laptop", *, precision: str = "bfloat16",
+    def __init__(self, data_set: str, profile: str = "laptop", *, precision: str = "float32",
                  recompute: bool | None = None, records: Path | None = None, density: str | None = None,
                  device: torch.device | str = "cpu", progress: bool = False):
         check_choice(profile, PROFILES, name="profile")
@@ -67,10 +78,12 @@ class Lab:
             self.not_before = float(os.environ.get("PIXELDEFEND_RECOMPUTE", 0))
         default = paths.ROOT / "cache" / "records" if profile == "smoke" else paths.RECORDS
         self.records = Path(records) if records else default / profile
+        self.reference_folder = paths.RECORDS / "reference"
         self.cache = paths.ROOT / "cache" / "attacked" / profile
         self.device, self.progress = device, progress
-        self.density_name = density or data_set
-        self.has_density = bool(density) or data_set in shipped_densities()
+        shipped = [name for name in DENSITIES[data_set] if name in shipped_densities()]
+        self.has_density = bool(density or shipped)
+        self.density_name = density or (shipped or DENSITIES[data_set])[0]
         self._classifiers: dict[tuple[str, str], nn.Module] = {}
         self._attacked: dict[tuple, Tensor] = {}
 
@@ -211,7 +224,7 @@ class Lab:
         images = self.defended(condition)
         labels = self.test.labels[: len(images)].tolist()
         if condition.rounding == "none":
-            return labels, _predict_floats(net, images).tolist(), []
+            return labels, predict_pixels(net, images).tolist(), []
         return labels, predict(net, images).tolist(), self._bits(images) if scored else []
 
     def _bits(self, images: Tensor) -> list[float]:
@@ -232,7 +245,7 @@ class Lab:
         def evaluate() -> tuple[list, list, list]:
             return [], [], self._bits(load_images(self.data_set, split, limit=limit).images)
 
-        path = paths.RECORDS / "reference" / f"{self.density_name}-{split}.json"
+        path = self.reference_folder / f"{self.density_name}-{split}.json"
         return self._load_or_compute(path, config, evaluate, not_before=0.0)
 
     def detector(self, split: str) -> LikelihoodDetector:
@@ -255,19 +268,38 @@ class Lab:
                 return record
         started = time.perf_counter()
         labels, predictions, bits = evaluate()
-        made = {
-            "seconds": round(time.perf_counter() - started, 1),  # without attacks that were run or kept before
+        record = Record(config, list(range(len(labels or bits))), labels, predictions, bits, self._made(started))
+        save_record(record, path)
+        return record
+
+    def measurement(self, name: str, config: dict, measure: Callable[[], dict], *, reference: bool = False) -> dict:
+        """What ``measure`` returned under the same ``config``, from disk, or measured now (and written).
+
+        For results that are no `Record`: they stand for more, or other, than one cell of a table.
+
+        Args:
+            name: of the file, after the data set's name.
+            config: all that decides the results, as plain values; fingerprints of the weights belong into it.
+            measure: gives plain values: numbers, strings, lists and dictionaries with strings as keys.
+            reference: keep it beside the reference likelihoods, for every profile; like them it is never measured again
+                when it exists and matches, because it needs the training images.
+        """
+        path = (self.reference_folder if reference else self.records) / f"{self.data_set}-{name}.json"
+        config = json.loads(json.dumps(config))
+        if self._is_recent(path, 0.0 if reference else self.not_before):
+            content = read_signed(path)
+            if content["config"] == config:
+                return content["results"]
+        started = time.perf_counter()
+        results = json.loads(json.dumps(measure()))
+        write_signed({"config": config, "results": results, "made": self._made(started)}, path)
+        return results
+
+    def _made(self, started: float) -> dict:
+        """How a record came about; the seconds are without attacks that were run or kept before."""
+        return {
+            "seconds": round(time.perf_counter() - started, 1),
             "device": str(self.device),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
-        record = Record(config, list(range(len(labels or bits))), labels, predictions, bits, made)
-        save_record(record, path)
-        return record
-
-
-@torch.no_grad()
-def _predict_floats(net: nn.Module, pixels: Tensor) -> Tensor:
-    """`predict` for images that are not colour levels: float32 (N, C, H, W) in [0, 1]."""
-    device = device_of(net, pixels)
-    return torch.cat([checked_logits(net, part.to(device)).argmax(1).cpu() for part in pixels.split(FLOAT_BATCH)])
