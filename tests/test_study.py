@@ -10,11 +10,11 @@ import torch
 from nets import random_images, small_density
 from torch import nn
 
-from pixeldefend import squeeze
+from pixeldefend import PixelDefend, squeeze
 from pixeldefend.defenses import MedianFiltered
 from pixeldefend.images import Images
 from pixeldefend.study import Condition, Lab, lab, load_record
-from pixeldefend.study.conditions import DEAR, LOWER_ROWS, ROUNDINGS, ROWS, TUNED, UPPER_ROWS, Profile
+from pixeldefend.study.conditions import ADAPTIVE, DEAR, LOWER_ROWS, ROUNDINGS, ROWS, TUNED, UPPER_ROWS, Profile
 
 
 class Brightness(nn.Module):
@@ -154,6 +154,20 @@ def test_squeezed_images_are_classified_and_the_number_of_colours_recorded(toy_l
     assert found.config["squeeze_levels"] == 8
     other = toy_lab("cifar10").record(Condition("cifar10", "rand", 8, "feature-squeezing"))
     assert other.config["squeeze_levels"] == 32
+
+
+def test_adaptive_purification_takes_its_threshold_from_held_out_images(toy_lab):
+    here, condition = toy_lab(), Condition("fashion-mnist", "fgsm", 25, ADAPTIVE, 32)
+    found = here.record(condition)
+    assert "held-out" in toy_lab.loads and (here.reference_folder / "fashion-mnist-held-out-resnet-normal.json").is_file()
+    threshold = found.config["threshold"]
+    assert threshold == here.threshold("resnet", "normal", 32)
+    purify = PixelDefend(toy_lab.density, eps_defend=32, threshold=threshold)
+    assert found.predictions == toy_lab.net(purify(here.attacked(condition)) / 255).argmax(1).tolist()
+    assert torch.equal(here.defended(condition), purify(here.attacked(condition)))
+    loads = len(toy_lab.loads)
+    assert toy_lab(recompute=True).threshold("resnet", "normal", 32) == threshold
+    assert "held-out" not in toy_lab.loads[loads:], "kept with the reference likelihoods"
 
 
 def test_a_search_runs_once_for_all_that_shares_it(toy_lab, searches):

@@ -20,9 +20,12 @@ ALL_ATTACKS = (*ATTACKS, TUNED)
 SEARCHED = ("deepfool", "carlini_wagner")  # what their search finds does not depend on eps
 DEAR = (*SEARCHED, TUNED)  # hundreds of gradients an image
 THROUGH_MEDIAN = ("fgsm", "bim", "deepfool", TUNED)  # attacks on feature squeezing that know of it: see `MedianFiltered`
-DEFENCES = ("none", "feature-squeezing", "pixeldefend")
+ADAPTIVE = "adaptive-pixeldefend"
+PURIFYING = ("pixeldefend", ADAPTIVE)
+DEFENCES = ("none", "feature-squeezing", *PURIFYING)
 ROUNDINGS = (*LEVEL_ROUNDINGS, "none")  # of what a search found, to colour levels; "none": floats
 REFERENCE_IMAGES = {"train": 5_000, "held-out": 5_000}  # scored once: the training images are not in the repository
+THRESHOLD_IMAGES = 500  # held out; for the threshold of adaptive PixelDefend
 NAMES = {
     "clean": "clean",
     "rand": "RAND",
@@ -63,8 +66,9 @@ class Condition:
     Args:
         attack: "clean" or one of `ALL_ATTACKS`.
         eps: colour levels; 0 for "clean".
-        defence: "none", "feature-squeezing" (to `SQUEEZE_LEVELS` colours) or "pixeldefend" (with ``eps_defend``).
-        eps_defend: colour levels; 0 without "pixeldefend".
+        defence: "none", "feature-squeezing" (to `SQUEEZE_LEVELS` colours), "pixeldefend" (with ``eps_defend``) or
+            "adaptive-pixeldefend" (the same, but only where an image exceeds a threshold: see `adaptive`).
+        eps_defend: colour levels; 0 where nothing is purified.
         rounding: what becomes of the floats that the attacks in `SEARCHED` find: levels, rounded away from the original
             image ("outward") or to the nearest one, or the floats themselves, only clipped to eps ("none"; what the
             authors evaluate).
@@ -88,7 +92,7 @@ class Condition:
         check_choice(self.rounding, ROUNDINGS, name="rounding")
         if self.eps and self.attack == "clean":
             raise ValueError(f"clean images have eps 0, not {self.eps}")
-        if self.eps_defend and self.defence != "pixeldefend":
+        if self.eps_defend and self.defence not in PURIFYING:
             raise ValueError(f"eps_defend={self.eps_defend} means nothing for the defence {self.defence!r}")
         if self.rounding != "outward" and self.attack not in SEARCHED:
             raise ValueError(f"rounding={self.rounding!r} is for {' and '.join(SEARCHED)}, not for {self.attack}")
@@ -113,7 +117,7 @@ class Condition:
     def wants_bits(self) -> bool:
         """Whether a record holds bits per dimension: after purification, and where attacks are to be detected."""
         detection = self.defence == "none" and self.rounding == "outward" and self.network == "resnet"
-        return self.defence == "pixeldefend" or (detection and self.training in ("normal", "adversarial-fgsm"))
+        return self.defence in PURIFYING or (detection and self.training in ("normal", "adversarial-fgsm"))
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ class Row:
 
     def condition(self, data_set: str, attack: str = "clean", eps: int = 0) -> Condition:
         """The row's cell for an attack; PixelDefend with the paper's eps_defend for the data set."""
-        eps_defend = EPS_DEFEND[data_set] if self.defence == "pixeldefend" else 0
+        eps_defend = EPS_DEFEND[data_set] if self.defence in PURIFYING else 0
         return Condition(data_set, attack, eps, self.defence, eps_defend, self.network, self.training)
 
 
@@ -144,6 +148,7 @@ LOWER_ROWS = (
     Row("ResNet, normal + PixelDefend", "resnet", "normal", "pixeldefend"),
     Row("VGG, normal + PixelDefend", "vgg", "normal", "pixeldefend"),
     Row("ResNet, adversarial FGSM + PixelDefend", "resnet", "adversarial-fgsm", "pixeldefend"),
+    Row("ResNet, adversarial FGSM + adaptive PixelDefend", "resnet", "adversarial-fgsm", ADAPTIVE),
 )
 ROWS = UPPER_ROWS + LOWER_ROWS
 

@@ -1,9 +1,9 @@
 """Runs the study: gives a record for a condition, from disk where one with the same configuration exists."""
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,31 +20,28 @@ from ..detection import LikelihoodDetector
 from ..fingerprint import fingerprint
 from ..images import Images, load_images
 from ..pixelcnn import PixelCNN, shipped_densities
+from .adaptive import Outcome, adaptive_record, as_plain, choose_threshold, outcomes
 from .conditions import (
+    ADAPTIVE,
     ALL_ATTACKS,
     DEAR,
     DENSITIES,
+    EPS_ATTACK,
     EPS_DEFEND,
     PROFILES,
+    PURIFYING,
     REFERENCE_IMAGES,
     ROWS,
     SEARCHED,
     SQUEEZE_LEVELS,
+    THRESHOLD_IMAGES,
     TUNED,
     Condition,
     Row,
     attacks_with_eps,
 )
-from .records import (
-    Record,
-    keep_tensor,
-    kept_tensor,
-    load_record,
-    read_signed,
-    save_record,
-    tensor_digest,
-    write_signed,
-)
+from .records import Record, keep_tensor, kept_tensor, tensor_digest
+from .store import Store
 
 SEED = 0
 DEAR_BATCH = 500  # images: the steps in which only a few of a batch still move are what costs, so few batches
@@ -73,9 +70,11 @@ class Lab:
                  device: torch.device | str = "cpu", progress: bool = False):
         check_choice(profile, PROFILES, name="profile")
         self.data_set, self.profile, self.precision = data_set, PROFILES[profile], precision
-        self.not_before = time.time() if recompute else 0.0
         if recompute is None:
-            self.not_before = float(os.environ.get("PIXELDEFEND_RECOMPUTE", 0))
+            not_before = float(os.environ.get("PIXELDEFEND_RECOMPUTE", 0))
+        else:
+            not_before = time.time() if recompute else 0.0
+        self.store, self.lasting = Store(device, not_before), Store(device)
         default = paths.ROOT / "cache" / "records" if profile == "smoke" else paths.RECORDS
         self.records = Path(records) if records else default / profile
         self.reference_folder = paths.RECORDS / "reference"
@@ -158,7 +157,7 @@ class Lab:
                          training=condition.training)  # fmt: skip
         config = self._config(cell)
         path = self.cache / f"{cell.name}.safetensors"
-        found = kept_tensor(config, path) if self._is_recent(path, self.not_before) else None
+        found = kept_tensor(config, path) if self.store.is_recent(path) else None
         if found is None:
             found = self._attack(condition, count)
             if count == full:
@@ -168,27 +167,71 @@ class Lab:
     def defended(self, condition: Condition, *, limit: int | None = None) -> Tensor:
         """The images that the classifier sees under a condition: attacked, and squeezed or purified where it says so."""
         images = self.attacked(condition, limit=limit)
+        threshold = None
+        if condition.defence == ADAPTIVE:
+            threshold = self.threshold(condition.network, condition.training, condition.eps_defend)
         if condition.defence == "none":
             return images
         if condition.defence == "feature-squeezing":
             return squeeze(images, levels=SQUEEZE_LEVELS[self.data_set])
-        purify = PixelDefend(self.density, eps_defend=condition.eps_defend, precision=self.precision)
+        purify = PixelDefend(self.density, eps_defend=condition.eps_defend, threshold=threshold, precision=self.precision)
         return purify.purify(images, progress=self.progress)
 
     def record(self, condition: Condition) -> Record:
         """The record of a condition, from disk or computed now (and written).
 
         It holds bits per dimension where `Condition.wants_bits` and there is a density. Only then, or if the density
-        purifies, does it depend on the density.
+        purifies, does it depend on the density. That of adaptive PixelDefend is put together from those with and
+        without purification, and is not written.
         """
+        if condition.defence == ADAPTIVE:
+            return self._adaptive(condition)
+        config = self.configuration(condition)
+        path = self.records / f"{condition.name}.json"
+        return self.store.record(path, config, lambda: self._evaluate(condition, scored="density" in config))
+
+    def configuration(self, condition: Condition) -> dict:
+        """All that decides a condition's record, as its file says it."""
         config = self._config(condition)
         if condition.defence == "feature-squeezing":
             config["squeeze_levels"] = SQUEEZE_LEVELS[self.data_set]
-        scored = condition.defence == "pixeldefend" or (condition.wants_bits and self.has_density)
-        if scored:
+        if condition.defence == "pixeldefend" or (condition.wants_bits and self.has_density):
             config |= {"precision": self.precision, "density": self.density_fingerprint}
-        path = self.records / f"{condition.name}.json"
-        return self._load_or_compute(path, config, lambda: self._evaluate(condition, scored), not_before=self.not_before)
+        return config
+
+    def _adaptive(self, condition: Condition) -> Record:
+        plain = self.record(replace(condition, defence="none", eps_defend=0))
+        purified = self.record(replace(condition, defence="pixeldefend"))
+        threshold = self.threshold(condition.network, condition.training, condition.eps_defend)
+        config = {**purified.config, "defence": condition.defence, "threshold": threshold}
+        return adaptive_record(plain, purified, threshold, config)
+
+    def threshold(self, network: str, training: str, eps_defend: int) -> float:
+        """Of adaptive PixelDefend before a classifier, in bits per dimension: see `adaptive`."""
+        return choose_threshold(self.held_out(network, training, eps_defend), EPS_ATTACK[self.data_set])
+
+    def held_out(self, network: str, training: str, eps_defend: int) -> dict[str, Outcome]:
+        """What attacks and purification do to the first `conditions.THRESHOLD_IMAGES` held-out images."""
+        net = self.classifier(network, training)
+        config = {
+            "network": network,
+            "training": training,
+            "images": THRESHOLD_IMAGES,
+            "eps_attacks": EPS_ATTACK[self.data_set],
+            "eps_defend": eps_defend,
+            "precision": self.precision,
+            "classifier": fingerprint(net),
+            "density": self.density_fingerprint,
+        }
+
+        def measure() -> dict:
+            data = load_images(self.data_set, "held-out", limit=THRESHOLD_IMAGES)
+            found = outcomes(net, self.density, data.images, data.labels, eps_attacks=config["eps_attacks"],
+                             eps_defend=eps_defend, precision=self.precision)  # fmt: skip
+            return as_plain(found)
+
+        found = self.measurement(f"held-out-{network}-{training}", config, measure, reference=True)
+        return {name: Outcome(**values) for name, values in found.items()}
 
     def cells(self, rows: Iterable[Row] = ROWS, attacks: Sequence[str] = ALL_ATTACKS) -> dict[tuple, Record]:
         """The records of whole rows, at every eps of the paper: {(row, attack, eps): record}, eps 0 for "clean"."""
@@ -202,7 +245,7 @@ class Lab:
             name = classifier_name(self.data_set, row.network, row.training)
             if name not in existing:
                 lacking[row] = f"the classifier {name}"
-            elif row.defence == "pixeldefend" and not self.has_density:
+            elif row.defence in PURIFYING and not self.has_density:
                 lacking[row] = f"a density of {self.data_set}"
         return lacking
 
@@ -246,7 +289,7 @@ class Lab:
             return [], [], self._bits(load_images(self.data_set, split, limit=limit).images)
 
         path = self.reference_folder / f"{self.density_name}-{split}.json"
-        return self._load_or_compute(path, config, evaluate, not_before=0.0)
+        return self.lasting.record(path, config, evaluate)
 
     def detector(self, split: str) -> LikelihoodDetector:
         """A detector calibrated on "train" images (as the paper) or on "held-out" ones (which keeps the test valid)."""
@@ -255,22 +298,6 @@ class Lab:
     def pixeldefend(self, attack: str = "clean", eps: int = 0) -> Condition:
         """The condition of this data set with the paper's eps_defend, after an attack on the normally trained ResNet."""
         return Condition(self.data_set, attack, eps, defence="pixeldefend", eps_defend=EPS_DEFEND[self.data_set])
-
-    @staticmethod
-    def _is_recent(path: Path, not_before: float) -> bool:
-        return path.exists() and path.stat().st_mtime >= not_before
-
-    def _load_or_compute(self, path: Path, config: dict, evaluate: Callable[[], tuple[list, list, list]], *,
-                         not_before: float) -> Record:  # fmt: skip
-        if self._is_recent(path, not_before):
-            record = load_record(path)
-            if record.config == config:
-                return record
-        started = time.perf_counter()
-        labels, predictions, bits = evaluate()
-        record = Record(config, list(range(len(labels or bits))), labels, predictions, bits, self._made(started))
-        save_record(record, path)
-        return record
 
     def measurement(self, name: str, config: dict, measure: Callable[[], dict], *, reference: bool = False) -> dict:
         """What ``measure`` returned under the same ``config``, from disk, or measured now (and written).
@@ -284,22 +311,5 @@ class Lab:
             reference: keep it beside the reference likelihoods, for every profile; like them it is never measured again
                 when it exists and matches, because it needs the training images.
         """
-        path = (self.reference_folder if reference else self.records) / f"{self.data_set}-{name}.json"
-        config = json.loads(json.dumps(config))
-        if self._is_recent(path, 0.0 if reference else self.not_before):
-            content = read_signed(path)
-            if content["config"] == config:
-                return content["results"]
-        started = time.perf_counter()
-        results = json.loads(json.dumps(measure()))
-        write_signed({"config": config, "results": results, "made": self._made(started)}, path)
-        return results
-
-    def _made(self, started: float) -> dict:
-        """How a record came about; the seconds are without attacks that were run or kept before."""
-        return {
-            "seconds": round(time.perf_counter() - started, 1),
-            "device": str(self.device),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-        }
+        store, folder = (self.lasting, self.reference_folder) if reference else (self.store, self.records)
+        return store.measurement(folder / f"{self.data_set}-{name}.json", config, measure)

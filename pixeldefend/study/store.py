@@ -1,0 +1,62 @@
+"""What is on disk and still holds: results are loaded where their configuration is the wanted one, or else made and kept."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .records import Record, load_record, read_signed, save_record, write_signed
+
+
+@dataclass(frozen=True)
+class Store:
+    """Loads or makes results.
+
+    ``not_before`` (seconds since 1970) is the age beyond which a file counts as none; ``device`` is noted in what is made.
+    """
+
+    device: torch.device | str = "cpu"
+    not_before: float = 0.0
+
+    def is_recent(self, path: Path) -> bool:
+        return path.exists() and path.stat().st_mtime >= self.not_before
+
+    def record(self, path: Path, config: dict, evaluate: Callable[[], tuple[list, list, list]]) -> Record:
+        """The record at ``path`` if it was made with ``config``, or one of the labels, predictions and bits per dimension
+        that ``evaluate`` gives, which is then written there."""
+        if self.is_recent(path):
+            record = load_record(path)
+            if record.config == config:
+                return record
+        started = time.perf_counter()
+        labels, predictions, bits = evaluate()
+        record = Record(config, list(range(len(labels or bits))), labels, predictions, bits, self._made(started))
+        save_record(record, path)
+        return record
+
+    def measurement(self, path: Path, config: dict, measure: Callable[[], dict]) -> dict:
+        """The results at ``path`` if they were made with ``config``, or those of ``measure``, which are then written there.
+
+        Both are plain values, and returned as they will be read again.
+        """
+        config = json.loads(json.dumps(config))
+        if self.is_recent(path):
+            content = read_signed(path)
+            if content.get("config") == config:
+                return content["results"]
+        started = time.perf_counter()
+        results = json.loads(json.dumps(measure()))
+        write_signed({"config": config, "results": results, "made": self._made(started)}, path)
+        return results
+
+    def _made(self, started: float) -> dict:
+        """How a result came about; the seconds are without attacks that were run or kept before."""
+        return {
+            "seconds": round(time.perf_counter() - started, 1),
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
