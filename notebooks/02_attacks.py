@@ -40,7 +40,7 @@ glue("adversarial_weight", ADVERSARIAL_WEIGHT, display=False)
 # range from black to white.
 
 # %% mystnb={"figure": {"name": "fig-attacks", "caption": "A test image and what each attack makes of it with {math}`\\epsilon = 8`. Below: the change, magnified (grey is none), and the class that the ResNet sees."}, "image": {"alt": "The same item of clothing seven times, hardly distinguishable; below, seven different patterns of change.", "width": "760px"}} tags=["hide-input"]
-candidates = lab.profile.images_for(TUNED) or lab.profile.gallery
+candidates = lab.profile.images_for(Condition(lab.data_set, TUNED, small)) or lab.profile.gallery
 fooled = predict(net, lab.attacked(Condition(lab.data_set, "bim", small), limit=candidates)) != lab.test.labels[:candidates]
 right = predict(net, lab.test.images[:candidates]) == lab.test.labels[:candidates]
 shown = int((fooled & right).int().argmax())  # the first image that the ResNet gets right and BIM makes it get wrong

@@ -86,7 +86,13 @@ def test_a_record_takes_each_image_as_it_is_or_purified():
     assert mixed.labels == [0, 1, 2] and mixed.config == {"threshold": 2.0}
 
 
-@pytest.mark.parametrize("plain", [record([5, 5, 5], []), Record({}, [0, 1], [0, 1], [5, 5], [1.0, 2.0])])
+def test_it_has_the_images_of_both():
+    fewer = Record({}, [0, 1], [0, 1], [7, 7], [0.1, 0.2])
+    mixed = adaptive_record(record([5, 5, 5], [1.0, 3.0, 3.0]), fewer, 2.0, {})
+    assert mixed.index == [0, 1] and mixed.predictions == [5, 7] and mixed.bits_per_dim == [1.0, 0.2]
+
+
+@pytest.mark.parametrize("plain", [record([5, 5, 5], []), Record({}, [0, 1], [1, 0], [5, 5], [1.0, 2.0])])
 def test_records_that_do_not_go_together_are_refused(plain):
     with pytest.raises(ValueError, match="same images"):
         adaptive_record(plain, record([7, 7, 7], [1.0, 2.0, 3.0]), 2.0, {})

@@ -327,3 +327,14 @@ def test_the_best_shipped_density_is_taken(toy_lab, monkeypatch):
     assert toy_lab("cifar10").density_name == "cifar10"
     monkeypatch.setattr(lab, "shipped_densities", lambda: [])
     assert not toy_lab("cifar10").has_density
+
+
+def test_records_of_either_precision_are_loaded_unless_one_is_asked_for(toy_lab):
+    condition = Condition("fashion-mnist", "rand", 8)
+    folder = toy_lab.folder / "records"
+    half = Lab("fashion-mnist", "smoke", records=folder, precision="bfloat16").record(condition)
+    assert half.config["precision"] == "bfloat16"
+    assert Lab("fashion-mnist", "smoke", records=folder).record(condition) == half
+    single = Lab("fashion-mnist", "smoke", records=folder, precision="float32").record(condition)
+    assert single.config["precision"] == "float32" and single.bits_per_dim != half.bits_per_dim
+    assert Lab("fashion-mnist", "smoke", records=folder).record(condition) == single

@@ -115,10 +115,12 @@ def test_bits_are_wanted_where_the_density_purifies_or_detects(condition, wanted
     assert condition.wants_bits is wanted
 
 
-def test_a_profile_has_fewer_images_for_the_dear_attacks():
-    laptop = PROFILES["laptop"]
-    assert [laptop.images_for(a) for a in ("clean", *ALL_ATTACKS)] == [1000, 1000, 1000, 1000, 200, 200, 200]
-    assert {PROFILES["paper"].images_for(a) for a in ("clean", *ALL_ATTACKS)} == {None}
+def test_a_profile_has_fewer_images_where_it_is_dear():
+    laptop, data_set = PROFILES["laptop"], "fashion-mnist"
+    attacks = [Condition(data_set, attack, 8 if attack != "clean" else 0) for attack in ("clean", *ALL_ATTACKS)]
+    assert [laptop.images_for(a) for a in attacks] == [1000, 1000, 1000, 1000, 200, 200, 200]
+    assert [laptop.images_for(row.condition(data_set, "bim", 8)) for row in ROWS] == [1000] * 8 + [200] * 3
+    assert {PROFILES["paper"].images_for(a) for a in attacks} == {None}
 
 
 @pytest.mark.parametrize(

@@ -88,19 +88,21 @@ def as_plain(found: Mapping[str, Outcome]) -> dict:
 def adaptive_record(plain: Record, purified: Record, threshold: float, config: dict) -> Record:
     """Of each image the result as it is, where it has at most ``threshold`` bits per dimension, or else that purified.
 
-    Raises ``ValueError`` for records of different images or without bits per dimension.
+    Over the images of both, which are the first ones. Raises ``ValueError`` for records of different images or without
+    bits per dimension.
     """
-    if plain.index != purified.index or plain.labels != purified.labels or len(plain.bits_per_dim) != len(plain):
+    count = min(len(plain), len(purified))
+    if plain.labels[:count] != purified.labels[:count] or len(plain.bits_per_dim) < count:
         raise ValueError("the two records are not of the same images, scored before purification")
-    kept = (plain.bits <= threshold).tolist()
+    kept = (plain.bits[:count] <= threshold).tolist()
 
     def chosen(before: list, after: list) -> list:
-        return [b if keep else a for keep, b, a in zip(kept, before, after, strict=True)]
+        return [b if keep else a for keep, b, a in zip(kept, before, after, strict=False)]
 
     return Record(
         config,
-        plain.index,
-        plain.labels,
+        plain.index[:count],
+        plain.labels[:count],
         chosen(plain.predictions, purified.predictions),
         chosen(plain.bits_per_dim, purified.bits_per_dim),
         purified.made,

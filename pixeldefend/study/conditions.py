@@ -39,14 +39,15 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Profile:
-    """How much of the study is run: the first ``images`` test images, ``dear_images`` for `DEAR` (``None``: all)."""
+    """How much of the study is run: the first ``images`` test images, ``dear_images`` where `Condition.is_dear` (``None``:
+    all)."""
 
     images: int | None
     dear_images: int | None
     gallery: int  # images in the galleries
 
-    def images_for(self, attack: str) -> int | None:
-        return self.dear_images if attack in DEAR else self.images
+    def images_for(self, condition: "Condition") -> int | None:
+        return self.dear_images if condition.is_dear else self.images
 
 
 PROFILES = {
@@ -107,6 +108,12 @@ class Condition:
         parts += [f"rounding-{self.rounding}"] if self.rounding != "outward" else []
         parts += [self.defence + (f"{self.eps_defend}" if self.eps_defend else "")] if self.defence != "none" else []
         return "-".join(parts)
+
+    @property
+    def is_dear(self) -> bool:
+        """Whether a profile takes fewer images: for attacks in `DEAR`, and for purification but before the first classifier."""
+        first = (self.network, self.training) == ("resnet", "normal")
+        return self.attack in DEAR or (self.defence in PURIFYING and not first)
 
     @property
     def through_median(self) -> bool:

@@ -15,11 +15,17 @@ from .records import Record, load_record, read_signed, save_record, write_signed
 class Store:
     """Loads or makes results.
 
-    ``not_before`` (seconds since 1970) is the age beyond which a file counts as none; ``device`` is noted in what is made.
+    ``not_before`` (seconds since 1970) is the age beyond which a file counts as none; ``device`` is noted in what is made;
+    the keys in ``free`` may have any value in the configuration of what is loaded.
     """
 
     device: torch.device | str = "cpu"
     not_before: float = 0.0
+    free: tuple[str, ...] = ()
+
+    def matches(self, found: dict, wanted: dict) -> bool:
+        """Whether what was made with the configuration ``found`` holds where ``wanted`` is asked for."""
+        return found | {key: wanted[key] for key in self.free if key in found and key in wanted} == wanted
 
     def is_recent(self, path: Path) -> bool:
         return path.exists() and path.stat().st_mtime >= self.not_before
@@ -29,7 +35,7 @@ class Store:
         that ``evaluate`` gives, which is then written there."""
         if self.is_recent(path):
             record = load_record(path)
-            if record.config == config:
+            if self.matches(record.config, config):
                 return record
         started = time.perf_counter()
         labels, predictions, bits = evaluate()
@@ -45,7 +51,7 @@ class Store:
         config = json.loads(json.dumps(config))
         if self.is_recent(path):
             content = read_signed(path)
-            if content.get("config") == config:
+            if self.matches(content.get("config", {}), config):
                 return content["results"]
         started = time.perf_counter()
         results = json.loads(json.dumps(measure()))
