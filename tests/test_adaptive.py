@@ -14,6 +14,7 @@ from pixeldefend.study.adaptive import (
     choose_threshold,
     outcomes,
     strongest_accuracy,
+    threshold_figure,
     thresholds,
 )
 
@@ -96,3 +97,11 @@ def test_it_has_the_images_of_both():
 def test_records_that_do_not_go_together_are_refused(plain):
     with pytest.raises(ValueError, match="same images"):
         adaptive_record(plain, record([7, 7, 7], [1.0, 2.0, 3.0]), 2.0, {})
+
+
+def test_the_figure_draws_the_accuracies_and_both_thresholds():
+    found = {"clean": HARMLESS, "fgsm 8": HARMLESS, "bim 8": outcome((MIDDLING, False, True), (UNLIKELY, True, True))}
+    lines = threshold_figure(found, [8], paper=1.8).axes[0].get_lines()
+    assert [line.get_label() for line in lines] == ["clean", "strongest attack, eps 8", "ours", "paper"]
+    assert list(lines[1].get_ydata()) == [100 * strongest_accuracy(found, 8, t) for t in thresholds(found)]
+    assert lines[2].get_xdata()[0] == choose_threshold(found, [8]) and lines[3].get_xdata()[0] == 1.8

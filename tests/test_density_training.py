@@ -283,7 +283,7 @@ def test_a_finished_run_is_saved_scored_and_loads_again(data, tmp_path, monkeypa
     for name, value in seen[0].averaged_state().items():
         assert torch.equal(loaded.network.state_dict()[name], value.half().float()), "the average is what is saved"
     scores = json.loads((tmp_path / "run-weights" / training.SCORES).read_text())
-    bits = loaded.bits_per_dim(load_images("fashion-mnist", "test").images, precision="bfloat16")
+    bits = loaded.bits_per_dim(load_images("fashion-mnist", "test").images)
     assert scores["test_images"] == 6 and scores["images_seen"] == 24
     assert scores["test_bits_per_dim"] == pytest.approx(bits.mean().item(), abs=2e-4)
     assert scores["fingerprint"] == fingerprint(loaded)
@@ -309,6 +309,32 @@ def test_a_stopped_run_raises_and_goes_on_to_the_same_weights(data, tmp_path, mo
             train(tmp_path, "parts", dropout=0.2)
     assert not (tmp_path / "parts-weights").exists()
     assert fingerprint(train(tmp_path, "parts", dropout=0.2)) == fingerprint(whole)
+
+
+def test_a_run_can_start_from_another_density_s_weights(data, tmp_path, monkeypatch):
+    first = train(tmp_path, "first")
+    begun = []
+    init = DensityJob.__init__
+
+    def watched(job, network, *arguments, **options):
+        init(job, network, *arguments, **options)
+        begun.append({name: value.clone() for name, value in network.state_dict().items()})
+
+    monkeypatch.setattr(DensityJob, "__init__", watched)
+    second = train(tmp_path, "second", start=tmp_path / "first-weights", filters=99)
+    assert all(torch.equal(value, first.network.state_dict()[name]) for name, value in begun[0].items())
+    assert fingerprint(second) != fingerprint(first) and second.network.config == first.network.config
+    scores = json.loads((tmp_path / "second-weights" / training.SCORES).read_text())
+    assert scores["settings"]["start"] == fingerprint(first) and scores["images_seen"] == 24
+    assert fingerprint(first) in (tmp_path / "second-weights" / card.CARD).read_text()
+    assert "start" not in json.loads((tmp_path / "first-weights" / training.SCORES).read_text())["settings"]
+
+
+def test_a_density_of_images_of_another_size_is_no_start(data, tmp_path):
+    small_density(1).save_pretrained(tmp_path / "small")
+    with pytest.raises(ValueError, match=r"for images of shape \(1, 8, 8\)"):
+        train(tmp_path, start=tmp_path / "small")
+    assert not (tmp_path / "run").exists()
 
 
 def test_folders_default_to_the_repository_s_under_the_density_s_name(data, tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ from pixeldefend.study.conditions import (
     UPPER_ROWS,
     attacks_with_eps,
     paper_accuracy,
+    profile_of,
 )
 
 
@@ -123,6 +124,13 @@ def test_a_profile_has_fewer_images_where_it_is_dear():
     assert {PROFILES["paper"].images_for(a) for a in attacks} == {None}
 
 
+def test_a_data_set_of_larger_networks_gets_fewer_images_but_a_hundred_at_least():
+    smaller = profile_of("laptop", "cifar10")
+    assert smaller.images < PROFILES["laptop"].images and min(smaller.images, smaller.dear_images) >= 100
+    assert profile_of("laptop", "fashion-mnist") is PROFILES["laptop"]
+    assert profile_of("paper", "cifar10") is PROFILES["paper"]
+
+
 @pytest.mark.parametrize(
     ("successes", "trials", "low", "high"),
     [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (50, 100, 0.4038, 0.5962), (900, 1000, 0.8799, 0.9171)],
@@ -182,21 +190,41 @@ def test_a_table_has_the_papers_columns_and_beside_each_number_its_interval_its_
     assert len(cells(rule)) == len(cells(normal)) == len(cells(purified)) == 9
     assert cells(normal)[:3] == [
         "ResNet, normal",
-        "**75.0**<br>[70,&nbsp;79]<br>paper&nbsp;93",
-        "**75.0**<br>[70,&nbsp;79]<br>paper&nbsp;71",
+        "**75.0**<br>[70,&nbsp;79]<br>paper&nbsp;93 (−18)",
+        "**75.0**<br>[70,&nbsp;79]<br>paper&nbsp;71 (+4)",
     ]
     assert cells(normal)[6:] == [
-        "**10.0**<br>[6,&nbsp;15]<br>paper&nbsp;1",
-        f"**10.0**<br>CW<br>[6,&nbsp;15]<br>{few}<br>paper&nbsp;0",
+        "**10.0**<br>[6,&nbsp;15]<br>paper&nbsp;1 (+9)",
+        f"**10.0**<br>CW<br>[6,&nbsp;15]<br>{few}<br>paper&nbsp;0 (+10)",
         "**50.0**<br>[43,&nbsp;57]",
     ]
-    assert cells(purified)[7] == f"**25.0**<br>BIM<br>[21,&nbsp;30]<br>{many}<br>paper&nbsp;74"
+    assert cells(purified)[7] == f"**25.0**<br>BIM<br>[21,&nbsp;30]<br>{many}<br>paper&nbsp;74 (−49)"
 
 
 def test_a_table_of_some_attacks_has_no_other_columns():
     head, _, *lines = tables.accuracy_table(UPPER_ROWS, made, "cifar10", eps=2, attacks=("rand", "bim")).splitlines()
     heads = [cell.split("<br>")[0] for cell in cells(head)]
     assert heads == ["", "clean", "RAND", "BIM", "strongest"] and len(lines) == 7
+
+
+class MadeLab:
+    data_set, record = "cifar10", staticmethod(made)
+
+
+def test_tables_for_every_eps_are_numbered_ones():
+    parts = tables.table_parts(MadeLab, ROWS[:2], title="CIFAR-10", name="tbl-upper")
+    assert parts.count(":::{table} CIFAR-10, attacks with $\\epsilon = ") == 3
+    assert [line[7:] for line in parts.splitlines() if line.startswith(":name:")] == [f"tbl-upper-{eps}" for eps in (2, 8, 16)]
+    assert tables.table_parts(MadeLab, [], title="CIFAR-10", name="tbl-upper") == ""
+
+
+def test_the_strongest_attack_both_ways():
+    columns = {(ROWS[0], a, e): made(ROWS[0].condition("fashion-mnist", a, e)) for a in ATTACKS for e in (8, 25)}
+    columns[ROWS[0], "rand", 8] = record(390, 400, first=False)  # wrong about the first ten only
+    head, _, line = tables.strongest_table(columns, ROWS[:1], "fashion-mnist").splitlines()
+    assert cells(head)[1:3] == ["strongest attack, eps 8", "worst per image, eps 8"] and len(cells(head)) == 5
+    assert cells(line)[1] == "**10.0**<br>CW<br>[6,&nbsp;15]<br>n&nbsp;=&nbsp;200<br>paper&nbsp;0 (+10)"
+    assert cells(line)[2] == "**5.0**<br>[2,&nbsp;9]<br>n&nbsp;=&nbsp;200", "20 of 200 withstand CW, 10 of them RAND too"
 
 
 def test_a_table_of_roundings_shows_what_quantisation_does_alone():
@@ -211,7 +239,7 @@ def test_a_table_of_roundings_shows_what_quantisation_does_alone():
     assert [cells(line)[0] for line in lines] == [f"{name}, eps {eps}" for name in ("DeepFool", "CW") for eps in (2, 8, 16)]
     assert cells(lines[0])[1:] == [
         "200",
-        "**10.0**<br>[6,&nbsp;15]<br>paper&nbsp;57",
+        "**10.0**<br>[6,&nbsp;15]<br>paper&nbsp;57 (−47)",
         "**80.0**<br>[73,&nbsp;85]",
         "**30.0**<br>[24,&nbsp;37]",
     ]

@@ -166,10 +166,15 @@ def _recipe(scores: dict) -> str:
     settings, seen = scores["settings"], scores["images_seen"]
     passes = f"{seen / settings['training_images']:.2f}"
     rows = [(key, str(value)) for key, value in settings.items() if key not in ("data_set", "training_images")]
+    begun = ""
+    if "start" in settings:
+        begun = f"\n\nThe run began with the weights of an earlier one (fingerprint `{settings['start']}`); what those had seen "
+        begun += "is not counted here."
     return (
         "## Recipe\n\nMaximum likelihood with Adam; the weights are the exponential moving average over the steps (`ema`).\n"
         f"**{seen:,} images seen**, {passes} passes over the training images, in {scores['training_seconds']:,.0f} "
-        "seconds of training. The\npaper does not say how long the authors trained.\n\n" + _table(("setting", "value"), rows)
+        f"seconds of training. The\npaper does not say how long the authors trained.{begun}\n\n"
+        + _table(("setting", "value"), rows)
     )
 
 
@@ -250,6 +255,7 @@ def training_command(name: str, config: dict, scores: dict) -> str:
     words += [word for option, value in options.items() for word in (f"--{option}", str(value))]
     words += ["--bfloat16" if settings["bfloat16"] else "--no-bfloat16"]
     words += ["--compile"] if settings.get("compiled") else []
+    words += ["--start", f"FOLDER-OF-{settings['start']}"] if "start" in settings else []
     return shlex.join(words)
 
 

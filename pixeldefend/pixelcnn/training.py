@@ -4,7 +4,8 @@ As the authors: Adam with betas (0.95, 0.9995) and a learning rate of 1e-3 times
 initialisation on the first 100 training images, and an exponential moving average of the weights (0.9995), which is what
 is evaluated and shipped. The paper and its code give neither the number of epochs nor a criterion to stop. Added here,
 for runs far shorter than theirs: a warm-up of the learning rate and of the average, and a cool-down of the learning rate
-to zero over the last part of the run; the checkpoint before the cool-down is kept, so that a longer run can branch off.
+to zero over the last part of the run; the checkpoint before the cool-down is kept, so that a longer run can branch off. Where
+that checkpoint is gone, a run can start from the weights of a density that exists.
 """
 
 import copy
@@ -45,6 +46,7 @@ class Recipe:
     initial_images: int = 100  # for the data-dependent initialisation
     bfloat16: bool = True  # autocast; weights, their average and the likelihood stay float32
     seed: int = 1
+    start: str | None = None  # fingerprint of the weights to start from; without it they are drawn and initialised
 
     def __post_init__(self):
         if not 0 <= self.cooldown_steps <= self.steps:
@@ -61,11 +63,15 @@ class Recipe:
     def settings(self) -> dict:
         """What must stay the same when a run is resumed."""
         values = {**asdict(self), "betas": list(self.betas)}
-        return {name: value for name, value in values.items() if name not in ("steps", "cooldown_steps")}
+        free = ("steps", "cooldown_steps") + (("start",) if self.start is None else ())
+        return {name: value for name, value in values.items() if name not in free}
 
 
 class DensityJob:
-    """A `loop.Job` that trains ``network`` on ``images`` (uint8, (N, C, H, W)); with all processes that torchrun started."""
+    """A `loop.Job` that trains ``network`` on ``images`` (uint8, (N, C, H, W)); with all processes that torchrun started.
+
+    Its weights are drawn anew, unless ``recipe.start`` says that it comes with those to start from.
+    """
 
     def __init__(self, network: Network, images: Tensor, recipe: Recipe, *, compiled: bool = False):
         check_images(images, channels=network.config.channels)
@@ -73,9 +79,10 @@ class DensityJob:
         self.device = images.device
         self.settings = {**network.config.as_dict(), **recipe.settings()}
         self.network = network.to(self.device, memory_format=torch.channels_last).train()
-        network.reset_parameters(torch.Generator().manual_seed(recipe.seed))
-        with loop.own_randomness(recipe.seed):
-            initialise_from_data(network, scale_levels(images[: recipe.initial_images]))
+        if recipe.start is None:
+            network.reset_parameters(torch.Generator().manual_seed(recipe.seed))
+            with loop.own_randomness(recipe.seed):
+                initialise_from_data(network, scale_levels(images[: recipe.initial_images]))
         if compiled:
             compile_network(network)
         self.parallel = distributed.parallel(network)
@@ -141,6 +148,7 @@ def train_density(
     batch_size: int = 16,
     learning_rate: float = 1e-3,
     cooldown: float = 0.2,
+    start: str | Path | None = None,
     bfloat16: bool = True,
     compiled: bool = False,
     seed: int = 1,
@@ -162,6 +170,8 @@ def train_density(
         filters, blocks, dropout: size of the network; ``None`` for the paper's filters. The authors train with dropout
             0.5 for hundreds of epochs; for a few epochs 0 is better.
         cooldown: fraction of the run, at its end, over which the learning rate falls to zero.
+        start: go on from the weights of this density, a name or folder for `PixelCNN.from_pretrained`, instead of drawing
+            them; it gives the size of the network too. Their images and their log are not counted.
         compiled: see `compile_network`.
         folder: for checkpoint and log; ``None`` for one in ``runs``.
         weights: the folder to save to; ``None`` for the one among the repository's weights.
@@ -178,12 +188,10 @@ def train_density(
     name = name or data_set
     folder = Path(folder) if folder else paths.RUNS / f"pixelcnn-{name}"
     steps = max(1, images // batch_size)
+    model = _beginning(data_set, filters, blocks, dropout, start)
     recipe = Recipe(steps=steps, cooldown_steps=round(cooldown * steps), learning_rate=learning_rate,
-                    bfloat16=bfloat16, seed=seed)
+                    bfloat16=bfloat16, seed=seed, start=fingerprint(model) if start else None)  # fmt: skip
     train, test = load_images(data_set, "train").images, load_images(data_set, "test").images
-    channels, height, width = DATA_SETS[data_set].shape
-    model = PixelCNN(channels=channels, height=height, width=width, filters=filters or FILTERS[data_set],
-                     blocks=blocks, dropout=dropout)
     job = DensityJob(model.network, train.to(device), recipe, compiled=compiled)
     plan = loop.Plan(len(train), batch_size, steps, seed=seed, keep_step=steps - recipe.cooldown_steps)
     done = loop.run(job, plan, folder, progress=progress)
@@ -193,10 +201,25 @@ def train_density(
     weights = Path(weights) if weights else paths.WEIGHTS / "pixelcnn" / name
     settings = {"data_set": data_set, "training_images": len(train), "batch_size": batch_size, **asdict(recipe),
                 "compiled": compiled, "device": torch.device(device).type}  # fmt: skip
+    if start is None:
+        del settings["start"]
     if distributed.rank() == 0:
         save_density(model, weights, run=folder, test=test, settings=settings, progress=progress)
     distributed.wait()
     return PixelCNN.from_pretrained(weights).to(device)
+
+
+def _beginning(data_set: str, filters: int | None, blocks: int, dropout: float, start: str | Path | None) -> PixelCNN:
+    """The density to train; that of ``start`` has its own size."""
+    shape = DATA_SETS[data_set].shape
+    if start is None:
+        channels, height, width = shape
+        filters = filters or FILTERS[data_set]
+        return PixelCNN(channels=channels, height=height, width=width, filters=filters, blocks=blocks, dropout=dropout)
+    model = PixelCNN.from_pretrained(start)
+    if model.shape != shape:
+        raise ValueError(f"the density {start} is for images of shape {model.shape}, those of {data_set} have {shape}")
+    return model
 
 
 def save_density(model: PixelCNN, weights: Path, *, run: Path, test: Tensor, settings: dict,
@@ -213,13 +236,13 @@ def save_density(model: PixelCNN, weights: Path, *, run: Path, test: Tensor, set
     half.save_pretrained(weights)
     shutil.copyfile(run / loop.LOG, weights / LOG)
     model = PixelCNN.from_pretrained(weights).to(model.device)
-    bits = model.bits_per_dim(test, precision="bfloat16", progress=progress)
+    bits = model.bits_per_dim(test, progress=progress)
     state = loop.load_checkpoint(run / loop.CHECKPOINT)
     scores = {
         "test_images": len(test),
         "test_bits_per_dim": round(bits.mean().item(), 4),
         "test_bits_per_dim_std": round(bits.std().item(), 4),
-        "scored_in": "bfloat16",
+        "scored_in": "float32",
         "stored_as": "float16",
         "images_seen": state["step"] * settings["batch_size"],
         "training_seconds": round(state["seconds"], 1),

@@ -25,6 +25,7 @@ PURIFYING = ("pixeldefend", ADAPTIVE)
 DEFENCES = ("none", "feature-squeezing", *PURIFYING)
 ROUNDINGS = (*LEVEL_ROUNDINGS, "none")  # of what a search found, to colour levels; "none": floats
 REFERENCE_IMAGES = {"train": 5_000, "held-out": 5_000}  # scored once: the training images are not in the repository
+PAPER_THRESHOLD = {"fashion-mnist": 1.8, "cifar10": 3.2}  # appendix B; bits per dimension
 THRESHOLD_IMAGES = 500  # held out; for the threshold of adaptive PixelDefend
 NAMES = {
     "clean": "clean",
@@ -55,6 +56,12 @@ PROFILES = {
     "laptop": Profile(images=1000, dear_images=200, gallery=10),  # the default: two cores
     "paper": Profile(images=None, dear_images=None, gallery=10),  # all test images
 }
+SMALLER = {("laptop", "cifar10"): Profile(images=300, dear_images=100, gallery=10)}  # its networks are larger
+
+
+def profile_of(name: str, data_set: str) -> Profile:
+    """How much of the study is run on a data set in one of the `PROFILES`."""
+    return SMALLER.get((name, data_set), PROFILES[name])
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ from .conditions import (
     Condition,
     Row,
     attacks_with_eps,
+    profile_of,
 )
 from .records import Record, keep_tensor, kept_tensor, tensor_digest
 from .store import Store
@@ -71,7 +72,8 @@ class Lab:
                  recompute: bool | None = None, records: Path | None = None, density: str | None = None,
                  device: torch.device | str = "cpu", progress: bool = False):
         check_choice(profile, PROFILES, name="profile")
-        self.data_set, self.profile, self.precision = data_set, PROFILES[profile], precision or "float32"
+        self.data_set, self.profile_name, self.profile = data_set, profile, profile_of(profile, data_set)
+        self.precision = precision or "float32"
         if recompute is None:
             not_before = float(os.environ.get("PIXELDEFEND_RECOMPUTE", 0))
         else:

@@ -30,14 +30,20 @@ def percent_interval(successes: int, trials: int) -> str:
 
 
 def accuracy_cell(record: Record, paper: float | None, *, note: str = "", count: bool = False) -> str:
-    """One cell in Markdown: accuracy in percent with its 95 % interval, and the paper's number.
+    """One cell in Markdown: accuracy in percent with its 95 % interval, and the paper's number with ours less the paper's.
 
     ``note`` follows the accuracy; ``count`` adds the number of images.
     """
     lines = [f"**{100 * record.accuracy:.1f}**{note}", percent_interval(int(record.correct.sum()), len(record))]
     lines += [f"n&nbsp;=&nbsp;{len(record)}"] if count else []
-    lines += [f"paper&nbsp;{paper:.0f}"] if paper is not None else []
+    lines += [f"paper&nbsp;{paper:.0f} ({_signed(100 * record.accuracy - paper)})"] if paper is not None else []
     return "<br>".join(lines)
+
+
+def _signed(points: float) -> str:
+    """A difference in whole percentage points, with a sign unless it is zero."""
+    rounded = round(points)
+    return f"{rounded:+d}".replace("-", "−") if rounded else "0"
 
 
 def accuracy_table(rows: Sequence[Row], record: Callable[[Condition], Record], data_set: str, *, eps: int,
@@ -64,6 +70,48 @@ def accuracy_table(rows: Sequence[Row], record: Callable[[Condition], Record], d
             accuracy_cell(found, paper, note=note, count=len(counts[column]) > 1)
             for column, (found, paper, note) in cells.items()
         ]
+        lines.append(f"| {row.title} | " + " | ".join(written) + " |")
+    return "\n".join(lines)
+
+
+def table_block(title: str, table: str, *, name: str) -> str:
+    """A Markdown table as a numbered one of the book, with a caption: to be glued whole, with `:format: myst`."""
+    return f":::{{table}} {title}\n:name: {name}\n\n{table}\n:::"
+
+
+def table_parts(lab, rows: Sequence[Row], *, title: str, name: str, attacks: Sequence[str] = ATTACKS) -> str:
+    """`accuracy_table` at every eps of the paper, as numbered tables, or nothing where there are no rows.
+
+    Args:
+        lab: a `Lab`.
+        title: of the captions, before the eps.
+        name: of the tables, before the eps.
+    """
+    parts = []
+    for eps in EPS_ATTACK[lab.data_set] if rows else ():
+        table = accuracy_table(rows, lab.record, lab.data_set, eps=eps, attacks=attacks)
+        parts.append(table_block(f"{title}, attacks with $\\epsilon = {eps}$.", table, name=f"{name}-{eps}"))
+    return "\n\n".join(parts)
+
+
+def strongest_table(cells: Mapping[tuple, Record], rows: Sequence[Row], data_set: str) -> str:
+    """The paper's strongest attack and the worst attack for each image, at every eps: a Markdown table with the paper's.
+
+    ``cells`` are those of `Lab.cells` for the paper's attacks. An interval is Wilson's, 95 %.
+    """
+    every = EPS_ATTACK[data_set]
+    heads = [f"{kind}, eps {eps}" for eps in every for kind in ("strongest attack", "worst per image")]
+    lines = ["| | " + " | ".join(heads) + " |", "|---|" + ":-:|" * len(heads)]
+    for row in rows:
+        written = []
+        for eps in every:
+            each = {attack: cells[row, attack, eps] for attack in ATTACKS}
+            worst, _ = strongest(each)
+            paper = paper_accuracy(row.condition(data_set, worst, eps), eps=eps, strongest=True)
+            written.append(accuracy_cell(each[worst], paper, note=f"<br>{NAMES[worst]}", count=True))
+            trials = min(map(len, each.values()))
+            left = round(worst_case(each) * trials)
+            written.append(f"**{100 * left / trials:.1f}**<br>{percent_interval(left, trials)}<br>n&nbsp;=&nbsp;{trials}")
         lines.append(f"| {row.title} | " + " | ".join(written) + " |")
     return "\n".join(lines)
 
