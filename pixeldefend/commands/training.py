@@ -25,7 +25,7 @@ def train_pixelcnn_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--dropout", type=float, help="between 0 and 1")
     parser.add_argument("--learning-rate", type=float, help="its highest value")
     parser.add_argument("--cooldown", type=float, help="final fraction of the run in which the learning rate falls to 0")
-    parser.add_argument("--start", metavar="DENSITY", help="start from this density's weights and size (default: from scratch)")
+    parser.add_argument("--start", metavar="DENSITY", help="start from its weights and size (default: from scratch)")
     parser.add_argument("--compile", dest="compiled", action="store_true", help="needs a C++ compiler")
     _training_arguments(parser)
 

@@ -168,8 +168,8 @@ def _recipe(scores: dict) -> str:
     rows = [(key, str(value)) for key, value in settings.items() if key not in ("data_set", "training_images")]
     begun = ""
     if "start" in settings:
-        begun = f"\n\nThe run began with the weights of an earlier one (fingerprint `{settings['start']}`); what those had seen "
-        begun += "is not counted here."
+        begun = f"\n\nThe run began with the weights of an earlier one (fingerprint `{settings['start']}`); what those had "
+        begun += "seen is not counted here."
     return (
         "## Recipe\n\nMaximum likelihood with Adam; the weights are the exponential moving average over the steps (`ema`).\n"
         f"**{seen:,} images seen**, {passes} passes over the training images, in {scores['training_seconds']:,.0f} "

@@ -4,8 +4,8 @@ As the authors: Adam with betas (0.95, 0.9995) and a learning rate of 1e-3 times
 initialisation on the first 100 training images, and an exponential moving average of the weights (0.9995), which is what
 is evaluated and shipped. The paper and its code give neither the number of epochs nor a criterion to stop. Added here,
 for runs far shorter than theirs: a warm-up of the learning rate and of the average, and a cool-down of the learning rate
-to zero over the last part of the run; the checkpoint before the cool-down is kept, so that a longer run can branch off. Where
-that checkpoint is gone, a run can start from the weights of a density that exists.
+to zero over the last part of the run; the checkpoint before the cool-down is kept, so that a longer run can branch off.
+Where that checkpoint is gone, a run can start from the weights of a density that exists.
 """
 
 import copy
