@@ -3,6 +3,7 @@
 PYTHON    ?= python3
 PROFILE   ?= laptop
 RECOMPUTE ?=
+VERIFY    ?= 1
 ARGS      ?=
 
 VENV  := .venv
@@ -12,10 +13,12 @@ PY    := $(VENV)/bin/python
 PIP   := $(PY) -m pip --disable-pip-version-check -qq  # errors are still shown
 
 .DEFAULT_GOAL := help
-.PHONY: help install book test lint clean
+.PHONY: help install book pdf test lint clean
 
 help:
 	@echo "make book [PROFILE=smoke|laptop|paper] [RECOMPUTE=1]   build the book into _build/html (default: laptop)"
+	@echo "make book VERIFY=0                                     the same without computing a sample of the records again"
+	@echo "make pdf                                               build the book and print it into _build/pixeldefend.pdf"
 	@echo "make test [ARGS='-k name']                             run the tests"
 	@echo "make lint                                              check style with ruff"
 	@echo "make install                                           only create or refresh .venv"
@@ -44,7 +47,11 @@ $(CROSS): $(STAMP)
 	&& touch $@ || echo "not installed (see $@.log): foolbox or torchattacks; some of tests/test_crosscheck.py is skipped"
 
 book: $(STAMP)
-	@$(PY) -m pixeldefend.book --profile $(PROFILE) $(if $(filter-out 0 no false,$(RECOMPUTE)),--recompute)
+	@$(PY) -m pixeldefend.book --profile $(PROFILE) $(if $(filter-out 0 no false,$(RECOMPUTE)),--recompute) \
+	    $(if $(filter 0 no false,$(VERIFY)),--no-verify)
+
+pdf: book
+	@$(PY) -m pixeldefend.pdf
 
 test: $(STAMP) $(CROSS)
 	@$(PY) -m pytest $(ARGS)
@@ -53,5 +60,5 @@ lint: $(STAMP)
 	@$(PY) -m ruff check .
 
 clean:
-	rm -rf _build book/notebooks book/execution.md .pytest_cache .ruff_cache *.egg-info
+	rm -rf _build book/notebooks book/execution.md book/models.md book/models .pytest_cache .ruff_cache *.egg-info
 	find pixeldefend tests notebooks book -name __pycache__ -type d -prune -exec rm -rf {} +

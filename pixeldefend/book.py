@@ -7,23 +7,24 @@ where it is used, because the package itself must import without it.
 
 import argparse
 import contextlib
-import hashlib
-import json
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
-from pixeldefend.pages import BookError, check_pages, publish, write_execution_record
+from pixeldefend.backmatter import write_pages
+from pixeldefend.pages import BookError, check_pages, publish
 from pixeldefend.paths import ROOT
+from pixeldefend.stamps import STAMP, digest_code, digest_inputs, read_stamp, versions
+from pixeldefend.study.records import USED
+from pixeldefend.study.verify import Disagreement, Verified, verify
 
 __all__ = ["BookError", "Project", "build", "check_pages", "main", "run_notebook"]
 
 KERNEL = {"name": "python3", "language": "python", "display_name": "Python 3"}
-STAMP = "pixeldefend"  # the key in an executed notebook's metadata that says what it was made from
+VERIFIED = ("laptop", "paper")  # profiles whose committed records a build checks
 ENVIRONMENT = {
     "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, never one that lies in the home folder
     "PYTHONHASHSEED": "0",  # sets and dictionaries print in the same order every time
@@ -58,13 +59,17 @@ class Project:
 
 
 def build(profile: str = "laptop", *, notebooks: Sequence[str] | None = None, recompute: bool = False,
-          destination: str | Path | None = None, root: str | Path = ROOT) -> Path:  # fmt: skip
+          check: bool = True, seed: int | None = None, destination: str | Path | None = None,
+          root: str | Path = ROOT) -> Path:  # fmt: skip
     """Run the notebooks that need it and build the HTML book.
 
     Args:
         profile: a profile of ``notebooks/params.yml``: ``"smoke"``, ``"laptop"`` or ``"paper"``.
         notebooks: names without suffix of the only notebooks to run; the others are taken as they were last executed.
         recompute: run every notebook; ``PIXELDEFEND_RECOMPUTE`` tells them to load no record older than this build.
+        check: first compute a random sample of the committed records again (see `study.verify`). Not done for profile
+            "smoke", which uses none, with ``recompute``, which computes all of them, nor for chosen ``notebooks``.
+        seed: of that sample; by default the time.
         destination: folder for the pages; ``_build/html`` unless given.
         root: the checkout whose book is built.
 
@@ -73,18 +78,20 @@ def build(profile: str = "laptop", *, notebooks: Sequence[str] | None = None, re
 
     Raises:
         ValueError: an unknown profile, notebook or parameter.
-        BookError: a cell failed, or the pages have warnings, dead links or outside loads. The pages of the last good
-            build stay as they were.
+        BookError: a record does not hold what its configuration gives, a cell failed, or the pages have warnings, dead
+            links or outside loads. The pages of the last good build stay as they were.
     """
     project = Project(Path(root).resolve())
     chosen = _choose(project, notebooks)
     parameters = {name: _parameters(project, name, profile) for name in chosen}
+    wanted = check and profile in VERIFIED and notebooks is None and not recompute
+    verified = _check_records(project, profile, seed) if wanted else None
     with _environment(recompute):
         for name in chosen:
             run_notebook(project, name, parameters[name], recompute=recompute)
     _remove_stale(project)
-    stamps = {name: _stamp(project.executed / f"{name}.ipynb") for name in project.names()}
-    write_execution_record(project.root / "book" / "execution.md", stamps)
+    stamps = {name: read_stamp(project.executed / f"{name}.ipynb") for name in project.names()}
+    write_pages(project.root, stamps, verified=verified)
     return publish(project.root, Path(destination).resolve() if destination else project.root / "_build" / "html")
 
 
@@ -95,6 +102,16 @@ def _choose(project: Project, notebooks: Sequence[str] | None) -> list[str]:
     if unknown:
         raise ValueError(f"no such notebook: {', '.join(unknown)}; there are: {', '.join(names) or 'none'}")
     return chosen
+
+
+def _check_records(project: Project, profile: str, seed: int | None) -> Verified:
+    print("stored records: computing a few images of each again ...", flush=True)
+    try:
+        verified = verify(project.root / "data" / "records" / profile, profile, seed=seed)
+    except (Disagreement, ValueError) as error:
+        raise BookError(str(error)) from error
+    print(f"stored records: {verified}", flush=True)
+    return verified
 
 
 def _parameters(project: Project, name: str, profile: str) -> dict:
@@ -164,26 +181,43 @@ def run_notebook(project: Project, name: str, parameters: dict, *, recompute: bo
     Raises:
         BookError: a cell failed, the kernel died, or a cell wrote to stderr; the published copy is left as it was.
     """
-    code = _digest(project, name, parameters)  # before the run: a source edited meanwhile must not count as run
+    # before the run: a source edited meanwhile must not count as run
+    code = digest_code(project.root, project.source(name), parameters)
     published = project.executed / f"{name}.ipynb"
-    if not recompute and _stamp(published).get("made_from") == _digest_inputs(project, code):
+    if not recompute and read_stamp(published).get("made_from") == digest_inputs(project.root, code):
         print(f"{name}: up to date", flush=True)
         return False
     print(f"{name}: running ...", flush=True)
     start = time.perf_counter()
-    notebook = _execute(project, name, parameters)
+    with _listing(project, name) as used:
+        notebook = _execute(project, name, parameters)
     seconds = time.perf_counter() - start
     _refuse_stderr(notebook, name)
     _tidy(notebook)
     # The inputs after the run: a notebook may itself store the records it computed, and has then seen them.
-    notebook.metadata[STAMP] = {"made_from": _digest_inputs(project, code), "parameters": parameters,
-                                "seconds": round(seconds, 1), **_versions()}  # fmt: skip
+    notebook.metadata[STAMP] = {"made_from": digest_inputs(project.root, code), "parameters": parameters, "records": used,
+                                "seconds": round(seconds, 1), **versions()}  # fmt: skip
     staged = project.stage / "executed" / f"{name}.ipynb"
     _write_notebook(notebook, staged)
     project.executed.mkdir(parents=True, exist_ok=True)
     os.replace(staged, published)
     print(f"{name}: ran in {seconds:.1f} s", flush=True)
     return True
+
+
+@contextlib.contextmanager
+def _listing(project: Project, name: str) -> Iterator[list[str]]:
+    """A list that holds, afterwards, the records the notebook read or wrote: paths below the project's folder, sorted."""
+    listing, before, used = project.stage / "used" / f"{name}.txt", os.environ.get(USED), []
+    listing.parent.mkdir(parents=True, exist_ok=True)
+    listing.write_text("", encoding="utf-8")
+    os.environ[USED] = str(listing)
+    try:
+        yield used
+    finally:
+        os.environ.pop(USED) if before is None else os.environ.update({USED: before})
+    found = {(project.root / line).resolve() for line in listing.read_text(encoding="utf-8").splitlines()}
+    used += sorted(p.relative_to(project.root).as_posix() for p in found if p.is_relative_to(project.root) and p.exists())
 
 
 def _execute(project: Project, name: str, parameters: dict):
@@ -234,41 +268,6 @@ def _tidy(notebook) -> None:
             cell.metadata["tags"] = [*tags, "hide-input"]
 
 
-def _digest(project: Project, name: str, parameters: dict) -> str:
-    files = [project.source(name), *sorted((project.root / "pixeldefend").rglob("*.py"))]
-    return _digest_files(project.root, files, json.dumps(parameters, sort_keys=True))
-
-
-def _digest_inputs(project: Project, start: str) -> str:
-    """Extend a digest by the records and by what names the weights: their configuration and check sums."""
-    data = project.root / "data"
-    files = [path for path in (data / "records").rglob("*") if path.is_file()]
-    files += [path for path in (data / "weights").rglob("*") if path.suffix in (".json", ".sha", ".sha256")]
-    return _digest_files(project.root, sorted(files), start)
-
-
-def _digest_files(root: Path, files: Sequence[Path], start: str) -> str:
-    digest = hashlib.sha256(start.encode())
-    for path in files:
-        content = path.read_bytes()
-        digest.update(f"\0{path.relative_to(root).as_posix()}\0{len(content)}\0".encode())
-        digest.update(content)
-    return digest.hexdigest()
-
-
-def _stamp(executed: Path) -> dict:
-    """What an executed notebook says it was made from; nothing when it is missing or unreadable."""
-    try:
-        return json.loads(executed.read_text(encoding="utf-8"))["metadata"][STAMP]
-    except (OSError, ValueError, KeyError):
-        return {}
-
-
-def _versions() -> dict:
-    versions = {package: metadata.version(package) for package in ("torch", "numpy")}
-    return {"python": sys.version.split()[0], **versions, "processors": os.cpu_count()}
-
-
 def _remove_stale(project: Project) -> None:
     for path in project.executed.glob("*.ipynb"):
         if path.stem not in project.names():
@@ -281,6 +280,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--profile", default="laptop", help="a profile of notebooks/params.yml (default: laptop)")
     parser.add_argument("--notebooks", nargs="+", metavar="NAME", help="run only these, keep the others as they are")
     parser.add_argument("--recompute", action="store_true", help="run everything again, from scratch")
+    parser.add_argument("--no-verify", dest="check", action="store_false",
+                        help="trust the committed records; otherwise a few images of each are computed again")  # fmt: skip
+    parser.add_argument("--verify-seed", dest="seed", type=int, metavar="N", help="repeat a build's choice of those")
     parser.add_argument("--destination", type=Path, help="folder for the pages (default: _build/html)")
     options = parser.parse_args(argv)
     try:

@@ -128,33 +128,6 @@ def _problem(address: str, page: Path, folder: Path, pages: dict[Path, _Page], *
     return None
 
 
-def write_execution_record(page: Path, stamps: dict[str, dict]) -> None:
-    """Write the page that says how each notebook was run.
-
-    Args:
-        page: the Markdown file to write.
-        stamps: for each notebook's name what its executed copy says of its run (``pixeldefend.book`` writes it).
-
-    Raises:
-        BookError: a notebook has no stamp, so it was never executed.
-    """
-    rows = []
-    for name, stamp in stamps.items():
-        if not stamp:
-            raise BookError(f"notebooks/{name}.py has not been executed yet: build the book without choosing notebooks")
-        others = [f"`{key}={value!r}`" for key, value in stamp["parameters"].items() if key != "profile"]
-        software = f"Python {stamp['python']}, torch {stamp['torch']}, numpy {stamp['numpy']}"
-        cells = [f"{{doc}}`notebooks/{name}`", stamp["parameters"]["profile"], ", ".join(others), stamp["seconds"],
-                 stamp["processors"], software]  # fmt: skip
-        rows.append("| " + " | ".join(map(str, cells)) + " |")
-    text = ["# Execution record", "",
-            "Each notebook of this book as it was last run. A stored record is loaded, not computed again, and the",
-            "seconds are those of loading, computing and plotting together.", "",
-            "| notebook | profile | other parameters | seconds | processors | software |",
-            "|---|---|---|--:|--:|---|", *rows]  # fmt: skip
-    page.write_text("\n".join(text) + "\n", encoding="utf-8")
-
-
 def publish(root: Path, destination: Path) -> Path:
     """Turn ``root/book`` into HTML in ``destination``, which changes only when every check passed.
 
@@ -166,7 +139,7 @@ def publish(root: Path, destination: Path) -> Path:
     """
     stage = root / "_build" / "stage" / "html"
     shutil.rmtree(stage, ignore_errors=True)  # jupyter-book never deletes the page of a chapter that is gone
-    _run_jupyter_book(root, stage)
+    run_jupyter_book(root, stage)
     pages = stage / "_build" / "html"
     missing = [name for name in ("index.html", "intro.html") if not (pages / name).is_file()]
     if missing:
@@ -178,9 +151,10 @@ def publish(root: Path, destination: Path) -> Path:
     return destination / "index.html"
 
 
-def _run_jupyter_book(root: Path, output: Path) -> None:
+def run_jupyter_book(root: Path, output: Path, *, builder: str = "html") -> None:
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main(prog_name='jupyter-book')",
-               "build", "book", "--path-output", str(output), "--all", "-W", "--keep-going", "-q"]  # fmt: skip
+               "build", "book", "--path-output", str(output), "--builder", builder, "--all", "-W", "--keep-going",
+               "-q"]  # fmt: skip
     done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         lines = COLOUR.sub("", done.stdout).splitlines()

@@ -8,8 +8,10 @@ import jupytext
 import pytest
 import yaml
 
-from pixeldefend import book, pages
+from pixeldefend import backmatter, book, stamps
 from pixeldefend.paths import ROOT
+from pixeldefend.study.records import read_signed, write_signed
+from pixeldefend.study.verify import Disagreement, Verified
 
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
 
@@ -66,6 +68,7 @@ def test_source_round_trip_keeps_the_cells(source):
 def test_sources_and_table_of_contents_name_the_same_notebooks():
     toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
     files = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    assert set(files) >= {"models", "execution", "api", "references"}
     assert sorted(f for f in files if f.startswith("notebooks/")) == [f"notebooks/{path.stem}" for path in SOURCES]
 
 
@@ -86,7 +89,9 @@ def project(tmp_path):
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "book").mkdir()
     (tmp_path / "notebooks" / "01_a.py").write_text(GOOD)
-    (tmp_path / "notebooks" / "params.yml").write_text("smoke:\n  common: {profile: smoke}\nlaptop: {}\n")
+    (tmp_path / "notebooks" / "params.yml").write_text(
+        "smoke:\n  common: {profile: smoke}\nlaptop:\n  common: {profile: laptop}\n"
+    )
     return book.Project(tmp_path)
 
 
@@ -149,7 +154,7 @@ def test_build_runs_publishes_and_skips_what_did_not_change(project, published):
 )
 def test_what_a_notebook_depends_on_changes_its_digest(project, path, text):
     def digest(parameters):
-        return book._digest_inputs(project, book._digest(project, "01_a", parameters))
+        return stamps.digest_inputs(project.root, stamps.digest_code(project.root, project.source("01_a"), parameters))
 
     before = digest({"profile": "smoke"})
     assert digest({"profile": "smoke"}) == before != digest({"profile": "paper"})
@@ -176,11 +181,12 @@ def test_failing_cell_stops_the_build_and_keeps_the_last_good_copy(project, publ
 
 def test_command_line_reports_in_one_message(monkeypatch, capsys):
     def fail(**options):
+        assert options.pop("check") is False and options.pop("seed") == 3
         assert options == {"profile": "smoke", "notebooks": None, "recompute": True, "destination": None}
         raise book.BookError("notebooks/01_a.py: cell 5 stopped")
 
     monkeypatch.setattr(book, "build", fail)
-    assert book.main(["--profile", "smoke", "--recompute"]) == 1
+    assert book.main(["--profile", "smoke", "--recompute", "--no-verify", "--verify-seed", "3"]) == 1
     assert capsys.readouterr().err == "the book was not built: notebooks/01_a.py: cell 5 stopped\n"
 
 
@@ -194,8 +200,87 @@ def test_environment_of_the_kernels_is_put_back(monkeypatch):
 
 
 def test_notebook_that_was_never_run_cannot_be_left_out(tmp_path):
+    (tmp_path / "book").mkdir()
     with pytest.raises(book.BookError, match="02_b.py has not been executed yet"):
-        pages.write_execution_record(tmp_path / "execution.md", {"02_b": {}})
+        backmatter.write_pages(tmp_path, {"02_b": {}})
+
+
+# -- the committed records --------------------------------------------------------------------------------------------
+
+READER = """\
+# %% tags=["parameters"]
+profile = "laptop"
+
+# %%
+from pathlib import Path
+
+from pixeldefend.study.records import read_signed
+
+read_signed(Path("data/records/laptop/cell.json").resolve())["results"]["share"]
+"""
+
+
+@pytest.fixture
+def record(project):
+    """A signed measurement that the project's notebook reads."""
+    path = project.root / "data" / "records" / "laptop" / "cell.json"
+    made = {"seconds": 2.5, "device": "cpu", "threads": 1, "torch": "2.0"}
+    write_signed({"config": {}, "results": {"share": 0.25}, "made": made}, path)
+    project.source("01_a").write_text(READER)
+    return path
+
+
+def test_the_execution_record_lists_what_a_notebook_used(project, published, record):
+    write_signed({"config": {}, "results": {}}, record.with_name("unused.json"))
+    for _ in range(2):  # run, then kept
+        book.build("laptop", root=project.root)
+        text = (project.root / "book" / "execution.md").read_text()
+        (row,) = [line for line in text.splitlines() if "{download}" in line]
+        assert "<../data/records/laptop/cell.json>" in row and "| 2.5&nbsp;s, cpu, 1 thread, torch 2.0 |" in row
+        assert "{doc}`1 <notebooks/01_a>`" in row
+    assert "PIXELDEFEND_USED" not in book.os.environ
+
+
+def test_a_record_edited_by_hand_stops_the_build(project, published, record):
+    book.build("laptop", root=project.root)
+    record.write_text(record.read_text().replace("0.25", "0.52"))
+    message = "cell.json was changed after it had been written"
+    with pytest.raises(book.BookError, match=message):  # the check of all records
+        book.build("laptop", root=project.root)
+    with pytest.raises(book.BookError, match=message):  # the notebook that reads it
+        book.build("laptop", root=project.root, check=False)
+    assert len(published) == 1
+    with pytest.raises(ValueError, match=message):
+        read_signed(record)
+
+
+def test_only_a_build_that_loads_committed_records_checks_them(project, published, monkeypatch):
+    calls = []
+
+    def check(folder, profile, *, seed):
+        calls.append((folder.relative_to(project.root).as_posix(), profile, seed))
+        return Verified(records=3, images=6, differing=0, stale=0, unchecked=0, measurements=0, seed=7, seconds=1.0)
+
+    monkeypatch.setattr(book, "verify", check)
+    page = project.root / "book" / "execution.md"
+    book.build("laptop", root=project.root, seed=7)
+    assert calls == [("data/records/laptop", "laptop", 7)]
+    assert "6 randomly chosen images of 3 stored records" in page.read_text() and "seed 7" in page.read_text()
+    for options in ({"check": False}, {"recompute": True}, {"notebooks": ["01_a"]}):
+        book.build("laptop", root=project.root, **options)
+        assert "no record was checked" in page.read_text()
+    book.build("smoke", root=project.root)
+    assert len(calls) == 1
+
+
+def test_a_record_that_disagrees_stops_the_build_before_a_notebook_runs(project, published, monkeypatch):
+    def check(*given, **options):
+        raise Disagreement("the record cell.json does not hold")
+
+    monkeypatch.setattr(book, "verify", check)
+    with pytest.raises(book.BookError, match="the record cell.json does not hold"):
+        book.build("laptop", root=project.root)
+    assert not published and not project.executed.exists()
 
 
 # -- the theme's buttons ----------------------------------------------------------------------------------------------
@@ -212,3 +297,5 @@ def test_buttons_lead_to_files_that_git_holds():
     edit, issue = {"url": "https://host/edit/main/book/execution.md"}, {"url": "https://host/issues/new"}
     assert local_book.retarget([{"buttons": [edit, issue]}, {"buttons": [edit]}], "execution") == [{"buttons": [issue]}]
     assert local_book.retarget([edit], "intro") == [edit]
+    card = {"url": "https://host/edit/main/book/models/fashion-mnist.md"}
+    assert local_book.retarget([card, issue], "models/fashion-mnist") == [issue]

@@ -26,7 +26,7 @@ def jupyter_book_that_writes(files):
 def test_last_good_book_stays_when_the_new_one_is_unsound(tmp_path, monkeypatch, files, message):
     (tmp_path / "html").mkdir()
     (tmp_path / "html" / "index.html").write_text("good")
-    monkeypatch.setattr(pages, "_run_jupyter_book", jupyter_book_that_writes(files))
+    monkeypatch.setattr(pages, "run_jupyter_book", jupyter_book_that_writes(files))
     with pytest.raises(pages.BookError, match=message):
         pages.publish(tmp_path, tmp_path / "html")
     assert (tmp_path / "html" / "index.html").read_text() == "good"
@@ -35,7 +35,7 @@ def test_last_good_book_stays_when_the_new_one_is_unsound(tmp_path, monkeypatch,
 def test_new_book_replaces_the_old_one_whole(tmp_path, monkeypatch):
     (tmp_path / "html").mkdir()
     (tmp_path / "html" / "gone.html").write_text("a chapter that is no more")
-    monkeypatch.setattr(pages, "_run_jupyter_book", jupyter_book_that_writes({"index.html": "", "intro.html": ""}))
+    monkeypatch.setattr(pages, "run_jupyter_book", jupyter_book_that_writes({"index.html": "", "intro.html": ""}))
     assert pages.publish(tmp_path, tmp_path / "html") == tmp_path / "html" / "index.html"
     assert sorted(path.name for path in (tmp_path / "html").iterdir()) == ["index.html", "intro.html"]
     assert not (tmp_path / "html.old").exists()
@@ -45,7 +45,7 @@ def test_jupyter_book_failure_is_told_with_its_warnings(tmp_path):
     """A folder without a book: the real jupyter-book stops, and its own words are in the message."""
     (tmp_path / "book").mkdir()
     with pytest.raises(pages.BookError, match="jupyter-book stopped with exit code"):
-        pages._run_jupyter_book(tmp_path, tmp_path / "out")
+        pages.run_jupyter_book(tmp_path, tmp_path / "out")
 
 
 # -- the check of the pages -------------------------------------------------------------------------------------------

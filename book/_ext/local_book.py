@@ -12,7 +12,7 @@ from pathlib import Path
 from sphinx.util.fileutil import copy_asset
 
 ROOT = Path(__file__).resolve().parents[2]
-WRITTEN_BY_BUILD = {"execution"}
+WRITTEN_BY_BUILD = ("execution", "models")  # the pages, and what lies below them
 
 
 def copy_mathjax(app, exception):
@@ -30,7 +30,7 @@ def retarget(buttons: list[dict], page: str) -> list[dict]:
             if not button["buttons"]:
                 continue
         address = button.get("url", "")
-        if page in WRITTEN_BY_BUILD and f"book/{page}.md" in address:
+        if page.split("/")[0] in WRITTEN_BY_BUILD and f"book/{page}.md" in address:
             continue
         if address and page.startswith("notebooks/"):
             button = button | {"url": address.replace(f"book/{page}.ipynb", f"{page}.py")}

@@ -74,6 +74,13 @@ def bits_histogram(groups: Mapping[str, Tensor], *, bins: int = 40, title: str =
     """Histograms of bits per dimension, one outline per group (figure 2a); ``groups`` maps a kind to its (N,) scores."""
     figure = Figure(figsize=(7, 3.6))
     axes = figure.subplots()
+    draw_bits(axes, groups, bins=bins)
+    axes.set_title(title)
+    return figure
+
+
+def draw_bits(axes, groups: Mapping[str, Tensor], *, bins: int = 40) -> None:
+    """Draw the panel of `bits_histogram`."""
     values = np.concatenate([v.numpy() for v in groups.values()])
     edges = np.linspace(values.min(), values.max(), bins + 1)
     for kind, scores in groups.items():
@@ -81,9 +88,8 @@ def bits_histogram(groups: Mapping[str, Tensor], *, bins: int = 40, title: str =
         axes.hist(scores.numpy(), edges, density=True, histtype="stepfilled", color=colour, alpha=0.12)
         axes.hist(scores.numpy(), edges, density=True, histtype="step", color=colour, linestyle=style, linewidth=1.6,
                   label=f"{label(kind)} (mean {scores.mean():.2f})")
-    axes.set(xlabel="bits per dimension", ylabel="density of images", title=title, xlim=(edges[0], edges[-1]))
+    axes.set(xlabel="bits per dimension", ylabel="density of images", xlim=(edges[0], edges[-1]))
     axes.legend()
-    return figure
 
 
 def p_value_histograms(groups: Mapping[str, Tensor], *, bins: int = 20, columns: int = 3) -> Figure:
@@ -92,12 +98,8 @@ def p_value_histograms(groups: Mapping[str, Tensor], *, bins: int = 20, columns:
     figure = Figure(figsize=(2.6 * columns, 2.3 * rows), layout="constrained")
     panels = np.atleast_1d(figure.subplots(rows, columns, sharex=True)).ravel()
     for letter, (axes, (kind, values)) in enumerate(zip(panels, groups.items(), strict=False)):
-        colour = COLOURS.get(kind_of(kind), OTHER)
-        weights = np.full(len(values), 1 / len(values))
-        axes.hist(values.numpy(), np.linspace(0, 1, bins + 1), weights=weights, color=colour, alpha=0.75)
-        axes.axhline(1 / bins, color="#555555", linestyle="--", linewidth=1)
+        draw_p_values(axes, values, kind, bins=bins)
         axes.set_title(f"({chr(97 + letter)}) {kind}", fontsize=10)
-        axes.set(xlim=(0, 1))
         if letter % columns == 0:
             axes.set_ylabel("fraction of images")
         if letter + columns >= len(groups):
@@ -108,6 +110,14 @@ def p_value_histograms(groups: Mapping[str, Tensor], *, bins: int = 20, columns:
     return figure
 
 
+def draw_p_values(axes, values: Tensor, kind: str, *, bins: int = 20) -> None:
+    """Draw a panel of `p_value_histograms`; ``kind`` begins with a name in `conditions.NAMES`."""
+    weights = np.full(len(values), 1 / len(values))
+    axes.hist(values.numpy(), np.linspace(0, 1, bins + 1), weights=weights, color=COLOURS.get(kind_of(kind), OTHER), alpha=0.75)
+    axes.axhline(1 / bins, color="#555555", linestyle="--", linewidth=1)
+    axes.set(xlim=(0, 1))
+
+
 def roc_curves(curves: Mapping[str, object]) -> Figure:
     """ROC curves (figure 6a); ``curves`` maps a name to a `pixeldefend.detection.ROC`.
 
@@ -116,6 +126,13 @@ def roc_curves(curves: Mapping[str, object]) -> Figure:
     """
     figure = Figure(figsize=(6.8, 4.2), layout="constrained")
     axes = figure.subplots()
+    draw_roc(axes, curves)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)  # beside: there may be a dozen curves
+    return figure
+
+
+def draw_roc(axes, curves: Mapping[str, object]) -> None:
+    """Draw the panel of `roc_curves`, but for its legend."""
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle=(0, (1, 2)))
     drawn = Counter()
     for name, curve in curves.items():
@@ -124,8 +141,6 @@ def roc_curves(curves: Mapping[str, object]) -> Figure:
                   linewidth=1.2 + 0.8 * drawn[kind], label=f"{name} (AUC {curve.auc:.3f})")
         drawn[kind] += 1
     axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)  # beside: there may be a dozen curves
-    return figure
 
 
 def cost_of_purifying(content: Mapping) -> Figure:

@@ -14,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+USED = "PIXELDEFEND_USED"
+
 
 @dataclass(frozen=True)
 class Record:
@@ -50,6 +52,13 @@ class Record:
         return self.correct.double().mean().item()
 
 
+def note_use(path: Path) -> None:
+    """Add a line to the file that the environment variable `USED` names, so that a build knows which records it used."""
+    if os.environ.get(USED):
+        with open(os.environ[USED], "a") as listing:
+            listing.write(f"{path}\n")
+
+
 def digest(content: dict) -> str:
     """SHA-256 of a record's content, 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
@@ -57,6 +66,7 @@ def digest(content: dict) -> str:
 
 def write_signed(content: dict, path: Path) -> None:
     """Write ``content`` as JSON atomically, one line for each key, with a digest by which a later edit is noticed."""
+    note_use(path)
     lines = (f" {json.dumps(key)}: {json.dumps(value)}" for key, value in {**content, "digest": digest(content)}.items())
     _write_whole(("{\n" + ",\n".join(lines) + "\n}\n").encode(), path)
 
@@ -76,6 +86,7 @@ def read_signed(path: Path) -> dict:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, or was edited after it had been written.
     """
+    note_use(path)
     try:
         content = json.loads(path.read_text())
         stored = content.pop("digest")

@@ -1,0 +1,56 @@
+"""The pages that a build writes beside the executed notebooks: the execution record and the trained models."""
+
+from pathlib import Path
+
+from pixeldefend.pages import BookError
+from pixeldefend.study.models import write_model_pages
+from pixeldefend.study.provenance import record_tables, weights_in
+from pixeldefend.study.verify import Verified
+
+
+def write_pages(root: Path, stamps: dict[str, dict], *, verified: Verified | None = None) -> None:
+    """Write ``book/execution.md``, ``book/models.md`` and the pages in ``book/models``.
+
+    Args:
+        root: the checkout.
+        stamps: for each notebook's name what its executed copy says of its run (``pixeldefend.book`` writes it).
+        verified: what the check of the committed records found; ``None`` where there was none.
+
+    Raises:
+        BookError: a notebook has no stamp, so it was never executed; or a record that it used is damaged or gone.
+    """
+    weights = root / "data" / "weights"
+    known = weights_in(weights)
+    write_model_pages(root / "book", weights, known)
+    try:
+        records = record_tables(root, {name: stamp.get("records", []) for name, stamp in stamps.items()}, known)
+    except (ValueError, FileNotFoundError) as error:
+        raise BookError(f"the execution record cannot be written: {error}") from error
+    checked = f"In this build, {verified}." if verified else "In this build no record was checked."
+    text = [
+        "# Execution record",
+        "## Notebooks",
+        "Each notebook of this book as it was last run. A stored record is loaded, not computed again, and the\n"
+        "seconds are those of loading, computing and plotting together.",
+        _notebooks(stamps),
+        "## Records",
+        "Every number of this book comes from the files below; they hold the results image by image, all that decided\n"
+        "them, and a digest by which a change is noticed. The seconds are those of the computer that made a record, and\n"
+        f"may leave out an attack that several records share. {checked}",
+        records or "No notebook used a record.",
+    ]
+    (root / "book" / "execution.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
+
+
+def _notebooks(stamps: dict[str, dict]) -> str:
+    rows = []
+    for name, stamp in stamps.items():
+        if not stamp:
+            raise BookError(f"notebooks/{name}.py has not been executed yet: build the book without choosing notebooks")
+        others = [f"`{key}={value!r}`" for key, value in stamp["parameters"].items() if key != "profile"]
+        software = f"Python {stamp['python']}, torch {stamp['torch']}, numpy {stamp['numpy']}"
+        cells = [f"{{doc}}`notebooks/{name}`", stamp["parameters"]["profile"], ", ".join(others), stamp["seconds"],
+                 stamp["processors"], software]  # fmt: skip
+        rows.append("| " + " | ".join(map(str, cells)) + " |")
+    head = ["| notebook | profile | other parameters | seconds | processors | software |", "|---|---|---|--:|--:|---|"]
+    return "\n".join(head + rows)

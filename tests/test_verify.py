@@ -1,0 +1,172 @@
+"""The check of committed records, on a toy study with real attacks and a real, small density."""
+
+import json
+
+import pytest
+import torch
+from nets import random_images, small_density
+from torch import nn
+
+from pixeldefend.images import Images
+from pixeldefend.study import Condition, Lab, lab, load_record, save_record, verify
+from pixeldefend.study.conditions import Profile
+from pixeldefend.study.verify import Disagreement, Verified, disagreements, tolerance
+
+FM = "fashion-mnist"
+CONDITIONS = [
+    Condition(FM), Condition(FM, "rand", 8), Condition(FM, "fgsm", 8), Condition(FM, "deepfool", 8),
+    Condition(FM, "deepfool", 8, rounding="none"), Condition(FM, "rand", 8, "feature-squeezing"),
+    Condition(FM, "rand", 8, "pixeldefend", 4), Condition(FM, "fgsm", 25, "pixeldefend", 4),
+]  # fmt: skip
+
+
+class Brightness(nn.Module):
+    """Classifies by mean brightness, in ten steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("levels", torch.linspace(0.3, 0.7, 10))
+
+    def forward(self, pixels):
+        return -100 * (pixels.mean((1, 2, 3))[:, None] - self.levels).square()
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """A lab of twelve random images, with what `verify` needs to make one of its own."""
+    density, net, images = small_density(1), Brightness().eval(), random_images(12, 1, 8, 8)
+    labels = net(images / 255).argmax(1)
+
+    def load(name, split, *, limit=None):
+        return Images(name, split, images, labels, tuple("abcdefghij"), "toy")
+
+    monkeypatch.setitem(lab.PROFILES, "laptop", Profile(images=12, dear_images=8, gallery=4))
+    monkeypatch.setattr(lab, "load_images", load)
+    monkeypatch.setattr(lab, "load_classifier", lambda *names, **options: net)
+    monkeypatch.setattr(lab, "shipped_densities", lambda: [FM])
+    monkeypatch.setattr(verify, "saved_classifiers", lambda: [f"{FM}-resnet-normal"])
+    monkeypatch.setattr(lab.PixelCNN, "from_pretrained", lambda name: density)
+    monkeypatch.setattr(lab.paths, "ROOT", tmp_path)
+    monkeypatch.delenv("PIXELDEFEND_RECOMPUTE", raising=False)
+    here = Lab(FM, "laptop", records=tmp_path / "records")
+    for condition in CONDITIONS:
+        here.record(condition)
+    return here
+
+
+def check(study, **options) -> Verified:
+    return verify.verify(study.records, "laptop", **options)
+
+
+def rewrite(study, condition, **changes):
+    """Change a record and sign it anew: a forger's edit, or what other code computed."""
+    path = study.records / f"{condition.name}.json"
+    record = load_record(path)
+    save_record(type(record)(**{**vars(record), **changes}), path)
+
+
+def test_records_that_hold_agree_whatever_images_are_chosen(study):
+    files = {path: path.read_bytes() for path in study.records.parent.rglob("*") if path.is_file()}
+    for seed in range(3):
+        found = check(study, seed=seed)
+        assert (found.records, found.differing, found.stale, found.unchecked, found.seed) == (8, 0, 0, 0, seed)
+        assert found.images == 6 * 2 + 2 * 1, "two images of each record, one where a search attacks"
+    assert {path: path.read_bytes() for path in study.records.parent.rglob("*") if path.is_file()} == files
+
+
+def test_the_images_differ_from_build_to_build_and_can_be_repeated(study, monkeypatch):
+    chosen = []
+
+    def note(lab, records, conditions, positions):
+        chosen.append((conditions, positions))
+        return disagreements(lab, records, conditions, positions)
+
+    monkeypatch.setattr(verify, "disagreements", note)
+    runs = []
+    for seed in (5, 6, 5):
+        check(study, seed=seed)
+        runs.append(list(chosen))
+        chosen.clear()
+    assert runs[0] == runs[2] != runs[1]
+    monkeypatch.setattr(verify.time, "time", lambda: 1234.5)
+    assert check(study).seed == 1234
+
+
+@pytest.mark.parametrize("condition", CONDITIONS[1::2], ids=lambda condition: condition.name)
+def test_a_record_with_other_predictions_is_named(study, condition):
+    record = load_record(study.records / f"{condition.name}.json")
+    rewrite(study, condition, predictions=[(p + 1) % 10 for p in record.predictions])
+    with pytest.raises(Disagreement, match=rf"the record {condition.name}.json does not hold"):
+        check(study, seed=1)
+
+
+@pytest.mark.parametrize("condition", [CONDITIONS[1], CONDITIONS[2], CONDITIONS[7]], ids=lambda condition: condition.name)
+def test_bits_are_compared_within_their_tolerance(study, condition):
+    bits, allowed = load_record(study.records / f"{condition.name}.json").bits_per_dim, tolerance(condition)
+    rewrite(study, condition, bits_per_dim=[b + 0.5 * allowed for b in bits])
+    assert check(study, seed=1).differing == 0
+    for value in (2 * allowed, float("nan")):
+        rewrite(study, condition, bits_per_dim=[b + value for b in bits])
+        with pytest.raises(Disagreement, match=condition.name):
+            check(study, seed=1)
+
+
+def test_records_of_the_other_precision_are_checked_less_narrowly(study):
+    condition = CONDITIONS[7]
+    record = load_record(study.records / f"{condition.name}.json")
+    wide = tolerance(condition, same_precision=False)
+    rewrite(study, condition, config=record.config | {"precision": "bfloat16"},
+            bits_per_dim=[b + 0.9 * wide for b in record.bits_per_dim])  # fmt: skip
+    found = check(study, seed=1)
+    assert wide > tolerance(condition) and (found.records, found.differing) == (8, 0)
+    rewrite(study, condition, bits_per_dim=[b + 1.1 * wide for b in record.bits_per_dim])
+    with pytest.raises(Disagreement, match=condition.name):
+        check(study, seed=1)
+
+
+def test_other_labels_are_a_disagreement(study):
+    rewrite(study, CONDITIONS[0], labels=[(label + 1) % 10 for label in study.test.labels.tolist()])
+    with pytest.raises(Disagreement, match=f"{CONDITIONS[0].name}.json"):
+        check(study, seed=1)
+
+
+def test_a_single_image_may_differ_and_is_counted(study):
+    """As a choice between two nearly equal levels does on another processor."""
+    bits = load_record(study.records / f"{CONDITIONS[6].name}.json").bits_per_dim
+    rewrite(study, CONDITIONS[6], bits_per_dim=[bits[0] + 1, *bits[1:]])
+    found = [check(study, seed=seed) for seed in range(7)]
+    assert {bool(one.differing) for one in found} == {True, False}, "whether the image was chosen differs"
+    assert "that rounding may have changed" in str(max(found, key=lambda one: one.differing))
+    rewrite(study, CONDITIONS[6], bits_per_dim=[b + 1 for b in bits[:6]] + bits[6:])
+    with pytest.raises(Disagreement, match="disagree"):
+        for seed in range(7):
+            check(study, seed=seed)
+
+
+def test_what_a_build_would_not_load_is_counted_but_not_checked(study, monkeypatch):
+    study.measurement("counts", {}, lambda: {"n": 1})
+    record = load_record(study.records / f"{CONDITIONS[0].name}.json")
+    rewrite(study, CONDITIONS[0], config=record.config | {"density": "another"}, predictions=[0] * 12)
+    found = check(study, seed=1)
+    assert (found.records, found.stale, found.measurements) == (7, 1, 1)
+    assert "not used, because of other weights or settings: 1" in str(found)
+    monkeypatch.setattr(verify, "saved_classifiers", lambda: [])
+    none = check(study, seed=1)
+    assert (none.records, none.stale) == (0, 8) and str(none) == "no stored record was checked"
+
+
+def test_it_begins_nothing_after_its_time(study):
+    found = check(study, seed=1, seconds=-1)
+    assert (found.records, found.images, found.unchecked) == (0, 0, 8)
+
+
+def test_a_record_edited_by_hand_is_refused(study):
+    path = study.records / f"{CONDITIONS[0].name}.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"predictions": [1] * 12}))
+    with pytest.raises(ValueError, match=f"{CONDITIONS[0].name}.json was changed"):
+        check(study)
+
+
+def test_a_folder_without_records_is_fine(tmp_path):
+    assert verify.verify(tmp_path / "none", "laptop").records == 0
