@@ -9,12 +9,15 @@ own training images as the reference, whose likelihoods training has raised; ima
 valid. Both can be given here.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .pixelcnn import PixelCNN
+
+Z_95 = 1.959964  # two-sided 95 % quantile of the normal distribution
 
 
 def p_values(scores: Tensor, reference: Tensor) -> Tensor:
@@ -68,6 +71,60 @@ def roc(clean: Tensor, adversarial: Tensor) -> ROC:
     suspicion = -torch.cat([clean, adversarial]).double().numpy()
     false_positive, true_positive, _ = roc_curve(truth, suspicion)
     return ROC(torch.from_numpy(false_positive), torch.from_numpy(true_positive), float(roc_auc_score(truth, suspicion)))
+
+
+def auc_interval(clean: Tensor, adversarial: Tensor) -> tuple[float, float]:
+    """A 95 % interval for the area under the ROC curve of `roc`: (low, high) in 0..1, after DeLong et al. (1988).
+
+    Their variance counts, for each score, the share of the other kind that lies on the right side of it. The interval is
+    formed on the logit scale, so that it stays within 0 and 1. Two scores that are separated completely have a variance of
+    zero, which says nothing; there the interval is Wilson's for as many successes (or failures) as the smaller kind has
+    scores, because AUC (1 - AUC) / min(M, K) bounds the variance from above.
+
+    The scores are taken as independent. Where each adversarial image was made from one of the clean ones, and the scores
+    of such a pair rise and fall together, the interval is on the wide side.
+
+    Args:
+        clean: (M,) scores of the negatives, M >= 2.
+        adversarial: (K,) scores of the positives, K >= 2.
+
+    Raises:
+        ValueError: fewer than two scores of a kind, or NaN.
+    """
+    for name, values in (("clean", clean), ("adversarial", adversarial)):
+        if len(values) < 2 or values.isnan().any():
+            raise ValueError(f"{name} must hold at least two scores, and no NaN")
+    of_clean = _share_below(clean, adversarial)  # of the adversarial scores, how many lie below each clean one
+    of_adversarial = 1 - _share_below(adversarial, clean)  # of the clean scores, how many lie above each adversarial one
+    auc = of_adversarial.mean().item()
+    if auc in (0, 1):
+        bound = Z_95**2 / (min(len(clean), len(adversarial)) + Z_95**2)
+        return (1 - bound, 1.0) if auc else (0.0, bound)
+    deviation = math.sqrt((of_clean.var() / len(clean) + of_adversarial.var() / len(adversarial)).item())
+    half = Z_95 * deviation / (auc * (1 - auc))
+    middle = math.log(auc / (1 - auc))
+    return 1 / (1 + math.exp(half - middle)), 1 / (1 + math.exp(-half - middle))
+
+
+def _share_below(values: Tensor, others: Tensor) -> Tensor:
+    """For each of ``values``, the share of ``others`` below it, ties by half: float64."""
+    ordered = others.double().sort().values
+    below, up_to = (torch.searchsorted(ordered, values.double(), right=right) for right in (False, True))
+    return (below + up_to).double() / (2 * len(others))
+
+
+def detected(clean: Tensor, adversarial: Tensor, *, false_positive_rate: float) -> int:
+    """How many adversarial images are found at a threshold that flags no more than that share of the clean ones.
+
+    Raises:
+        ValueError: no clean score, NaN, or a rate outside [0, 1).
+    """
+    if not 0 <= false_positive_rate < 1:
+        raise ValueError(f"false_positive_rate must lie in [0, 1), not {false_positive_rate}")
+    if not len(clean) or clean.isnan().any() or adversarial.isnan().any():
+        raise ValueError("clean must hold at least one score, and there must be no NaN")
+    allowed = math.floor(false_positive_rate * len(clean) + 1e-9)  # 0.29 * 100 is 28.999...
+    return int((adversarial.double() < clean.double().sort().values[allowed]).sum())
 
 
 class LikelihoodDetector:

@@ -1,11 +1,15 @@
 """Detection: the permutation test by hand and on exchangeable scores, the detector on a small density, the ROC."""
 
+import math
+
 import pytest
 import torch
 from nets import random_images, small_density
 from torch import nn
 
 from pixeldefend import LikelihoodDetector, p_values, roc
+from pixeldefend.detection import auc_interval, detected
+from pixeldefend.study.tables import wilson_interval
 
 INF = float("inf")
 
@@ -203,3 +207,102 @@ def test_roc_runs_from_nothing_to_everything_and_has_the_rates_of_a_threshold(ge
 def test_roc_refuses_empty_and_nan_scores(clean, adversarial, mention):
     with pytest.raises(ValueError, match=mention):
         roc(clean, adversarial)
+
+
+# -- intervals for the area, and rates at a threshold -----------------------------------------------------------------
+
+
+def test_the_interval_has_delongs_variance(generator):
+    """By the definition: for every pair 1, 1/2 or 0, then the variances of the means over the other kind."""
+    clean = torch.randn(40, generator=generator).round(decimals=1)
+    adversarial = (torch.randn(25, generator=generator) - 0.7).round(decimals=1)  # rounded: with ties
+    pairs = (adversarial[:, None] < clean).double() + 0.5 * (adversarial[:, None] == clean).double()
+    assert (pairs == 0.5).any()
+    auc = roc(clean, adversarial).auc
+    assert pairs.mean().item() == pytest.approx(auc)
+    deviation = (pairs.mean(1).var() / 25 + pairs.mean(0).var() / 40).sqrt().item()
+    low, high = auc_interval(clean, adversarial)
+    assert 0 < low < auc < high < 1
+    for bound, sign in ((low, -1), (high, 1)):
+        expected = math.log(auc / (1 - auc)) + sign * 1.959964 * deviation / (auc * (1 - auc))
+        assert math.log(bound / (1 - bound)) == pytest.approx(expected)
+
+
+def test_without_a_difference_the_variance_is_that_of_the_rank_sum_test():
+    """(M + K + 1) / (12 M K), for scores that lie evenly between each other."""
+    count = 2000
+    clean, adversarial = torch.arange(count) * 2.0, torch.arange(count) * 2.0 + 1
+    low, high = auc_interval(clean, adversarial)
+    assert (high - low) / 2 / 1.959964 == pytest.approx(math.sqrt((2 * count + 1) / (12 * count**2)), rel=1e-2)
+
+
+@pytest.mark.parametrize(("shift", "auc"), [(1.0, 0.76025), (2.5, 0.96145)])
+def test_the_interval_covers_the_true_area(generator, shift, auc):
+    """Normal scores a distance apart have the area Phi(distance / sqrt 2); 300 trials of 60 and 40 scores."""
+    covered = 0
+    for _ in range(300):
+        clean = torch.randn(60, generator=generator)
+        low, high = auc_interval(clean, torch.randn(40, generator=generator) - shift)
+        covered += low <= auc <= high
+    assert 0.91 <= covered / 300 <= 0.99
+
+
+def test_pairs_that_rise_and_fall_together_make_the_interval_wide_not_narrow(generator):
+    """Each adversarial score comes from a clean one: the area varies less from sample to sample than the interval says."""
+    areas, widths = [], []
+    for _ in range(100):
+        clean = torch.randn(50, generator=generator)
+        adversarial = clean - 1 + 0.3 * torch.randn(50, generator=generator)
+        low, high = auc_interval(clean, adversarial)
+        areas.append(roc(clean, adversarial).auc)
+        widths.append(high - low)
+    assert 2 * 1.96 * torch.tensor(areas).std() < 0.8 * torch.tensor(widths).mean()
+
+
+def test_complete_separation_has_wilsons_interval_for_the_smaller_kind():
+    clean, adversarial = torch.arange(100.0), -1 - torch.arange(50.0)
+    low, high = auc_interval(clean, adversarial)
+    assert high == 1 and low == pytest.approx(wilson_interval(50, 50)[0])
+    assert auc_interval(adversarial, clean) == pytest.approx((0.0, 1 - low))
+
+
+@pytest.mark.parametrize(
+    ("clean", "adversarial", "mention"),
+    [(GOOD[:1], GOOD, "clean"), (GOOD, GOOD[:1], "adversarial"), (GOOD, torch.tensor([0.0, torch.nan]), "NaN")],
+    ids=["one clean", "one adversarial", "nan"],
+)
+def test_too_few_scores_have_no_interval(clean, adversarial, mention):
+    with pytest.raises(ValueError, match=mention):
+        auc_interval(clean, adversarial)
+
+
+@pytest.mark.parametrize(
+    ("rate", "found"),
+    [(0.0, 1), (0.05, 1), (0.1, 3), (0.19, 3), (0.2, 3), (0.3, 4), (0.99, 5)],
+)
+def test_detected_counts_below_the_threshold_that_the_rate_allows(rate, found):
+    """Ten clean scores 1..10: at 0.1 one may be flagged, so what lies below 2 is found."""
+    clean, adversarial = torch.arange(1.0, 11.0).flip(0), torch.tensor([0.5, 1.0, 1.5, 3.5, 9.5])
+    assert detected(clean, adversarial, false_positive_rate=rate) == found
+
+
+def test_detected_agrees_with_the_roc_curve_and_keeps_the_rate_with_ties(generator):
+    clean = torch.rand(100, generator=generator).round(decimals=1)
+    adversarial = 0.6 * torch.rand(80, generator=generator).round(decimals=1)
+    for rate in (0.0, 0.01, 0.05, 0.29, 0.5):
+        thresholds = torch.cat([clean, adversarial, torch.tensor([-1.0])])
+        allowed = [t for t in thresholds if (clean <= t).double().mean() <= rate + 1e-9]
+        best = max((adversarial <= t).sum().item() for t in allowed)
+        assert detected(clean, adversarial, false_positive_rate=rate) == best
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, math.nan])
+def test_impossible_rates_are_refused(rate):
+    with pytest.raises(ValueError, match="false_positive_rate"):
+        detected(GOOD, GOOD, false_positive_rate=rate)
+
+
+@pytest.mark.parametrize(("clean", "adversarial"), [(GOOD[:0], GOOD), (torch.tensor([torch.nan]), GOOD)])
+def test_detected_refuses_empty_and_nan_scores(clean, adversarial):
+    with pytest.raises(ValueError, match="clean"):
+        detected(clean, adversarial, false_positive_rate=0.1)

@@ -1,8 +1,14 @@
-"""The data sets that a chapter can show: those whose density and classifier exist."""
+"""What the chapters on likelihoods can show: the data sets whose density and classifier exist, and their records."""
 
-from .conditions import EPS_ATTACK, ROWS
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from .conditions import ATTACKS, EPS_ATTACK, ROWS, Condition
 from .lab import Lab
+from .records import Record
 
+FIGURE_EPS = 8  # of the paper's figures 2, 3 and 6, and of its appendix A
 TITLES = {"fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
 
 
@@ -18,5 +24,16 @@ def shown(labs: dict[str, Lab]) -> str:
     absent = [TITLES[data_set] for data_set in EPS_ATTACK if data_set not in labs]
     text = f"{names} {'are' if len(labs) > 1 else 'is'} shown."
     if absent:
-        text += f" {' and '.join(absent)} is left out: its density or its ResNet is not shipped with this version of the book."
+        text += f" {' and '.join(absent)} is left out: its density or its ResNet is not shipped with this book."
     return text
+
+
+def kinds_of_image(lab: Lab, eps: int, attacks: Sequence[str] = ATTACKS) -> dict[str, Record]:
+    """The records of the undefended ResNet: clean images, then those of each attack with ``eps``."""
+    clean = {"clean": lab.record(Condition(lab.data_set))}
+    return clean | {attack: lab.record(Condition(lab.data_set, attack, eps)) for attack in attacks}
+
+
+def bits_of(records: dict[str, Record]) -> dict[str, Tensor]:
+    """Bits per dimension of each kind of image."""
+    return {kind: record.bits for kind, record in records.items()}

@@ -16,8 +16,8 @@ from .records import Record
 from .tables import wilson_interval
 
 
-def likelihood_panels(sets: Mapping[str, Mapping[str, Tensor]], *, thresholds: Mapping[str, Mapping[str, float]] | None = None,
-                      bins: int = 40) -> Figure:  # fmt: skip
+def likelihood_panels(sets: Mapping[str, Mapping[str, Tensor]], *, bins: int = 40,
+                      thresholds: Mapping[str, Mapping[str, float]] | None = None) -> Figure:  # fmt: skip
     """Histograms of bits per dimension (figure 2a), one panel below the other.
 
     ``thresholds`` may mark some positions in the panel of a data set: a text for the legend, and bits per dimension.
@@ -81,12 +81,12 @@ def p_value_panels(sets: Mapping[str, Mapping[str, Tensor]], *, bins: int = 20) 
     return figure
 
 
-def roc_panels(sets: Mapping[str, Mapping[str, object]]) -> Figure:
-    """ROC curves (figure 6), the panels side by side; each curve is a `pixeldefend.detection.ROC`."""
-    figure = Figure(figsize=(4.6 * len(sets) + 0.2, 4.6), layout="constrained")
+def roc_panels(sets: Mapping[str, Mapping[str, object]], *, legend: str = "lower right") -> Figure:
+    """ROC curves (figure 6), the panels side by side; each curve is a `pixeldefend.detection.ROC`, ``legend`` a corner."""
+    figure = Figure(figsize=(max(7.4, 4.6 * len(sets) + 0.2), 4.6), layout="constrained")
     panels = figure.subplots(1, len(sets), squeeze=False).ravel()
     for axes, (data_set, curves) in zip(panels, sets.items(), strict=True):
         draw_roc(axes, {label(kind): curve for kind, curve in curves.items()})
         axes.set_title(TITLES[data_set], fontsize=11, loc="left")
-        axes.legend(loc="lower right", fontsize=8)
+        axes.legend(loc=legend, fontsize=8)
     return figure

@@ -1,4 +1,4 @@
-"""Tables on detection: ROC curves in numbers, the calibration of p-values, and what the paper's Figure 3 claims."""
+"""Tables on likelihoods and detection: bits and errors, calibration, what Figure 3 claims, ROC curves in numbers."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,11 +8,38 @@ from scipy.stats import ks_2samp, kstest
 from torch import Tensor
 
 from ..detection import Z_95, auc_interval, detected, p_values, roc
+from .conditions import Condition, paper_accuracy
 from .figures import label
+from .records import Record
 from .tables import percent_interval
 
 FALSE_POSITIVE_RATES = (0.01, 0.05)
 LARGE = ("rand", "fgsm", "bim")  # "attacks producing larger perturbations" (section 3)
+
+
+def likelihood_table(records: Mapping[str, Record], data_set: str) -> str:
+    """Figure 2 in numbers, as a Markdown table: mean bits per dimension and test error, with 95 % intervals.
+
+    ``records`` go from a kind of image to its record, with bits; all attacked ones have the same eps.
+    """
+    column = max(record.config["eps"] for record in records.values())
+    lines = ["| images | n | bits per dimension | test error in % | paper's error |", "|---|--:|:-:|:-:|--:|"]
+    for kind, record in records.items():
+        mean, low, high = mean_interval(record.bits)
+        wrong = len(record) - int(record.correct.sum())
+        paper = paper_accuracy(Condition(data_set, kind, record.config["eps"]), eps=column)
+        lines.append(
+            f"| {label(kind)} | {len(record)} | **{mean:.2f}**<br>[{low:.2f},&nbsp;{high:.2f}] "
+            f"| **{100 * wrong / len(record):.1f}**<br>{percent_interval(wrong, len(record))} "
+            f"| {'' if paper is None else f'{100 - paper:.0f}'} |"
+        )
+    return "\n".join(lines)
+
+
+def in_order(groups: Mapping[str, Tensor]) -> str:
+    """The kinds of image from the lowest mean to the highest, with the means."""
+    means = {kind: values.mean().item() for kind, values in groups.items()}
+    return ", ".join(f"{label(kind)} {means[kind]:.2f}" for kind in sorted(means, key=means.get))
 
 
 def auc_cell(clean: Tensor, adversarial: Tensor) -> str:
@@ -36,26 +63,41 @@ def detection_table(positives: Mapping[str, Tensor], clean: Tensor, *,
                     paper: tuple[Mapping[str, Tensor], Tensor] | None = None) -> str:  # fmt: skip
     """ROC curves in numbers, as a Markdown table: a row for each kind of image, with its number of images.
 
+    Kinds with fewer than two images are left out: nothing can be said of them.
+
     Args:
         positives: p-values of the images to be found; a key is the row's title, or one of `conditions.NAMES`.
-        clean: p-values of the negatives, the same for all rows; their number stands in the head.
+        clean: p-values of the negatives, the same for all rows.
         rates: of false positives; each is a column with the share of positives found.
         paper: positives (with the same keys) and negatives as the paper takes them; a last column with that AUC.
     """
-    heads = ["images", "n", f"AUC<br>{_negatives(clean)}"]
+    heads = ["images", "n", "negatives", "AUC"]
     heads += [f"found in %, at {100 * rate:g}&nbsp;% false positives" for rate in rates]
-    heads += [f"AUC, as in the paper<br>{_negatives(paper[1])}"] if paper else []
-    lines = ["| " + " | ".join(heads) + " |", "|---|--:|" + ":-:|" * (len(heads) - 2)]
+    heads += ["AUC, negatives as in the paper"] if paper else []
+    lines = ["| " + " | ".join(heads) + " |", "|---|--:|--:|" + ":-:|" * (len(heads) - 3)]
     for title, values in positives.items():
-        cells = [label(title), f"{len(values)}", auc_cell(clean, values)]
+        if len(values) < 2:
+            continue
+        cells = [label(title), f"{len(values)}", f"{len(clean)}", auc_cell(clean, values)]
         cells += [detected_cell(clean, values, false_positive_rate=rate) for rate in rates]
         cells += [auc_cell(paper[1], paper[0][title])] if paper else []
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _negatives(clean: Tensor) -> str:
-    return f"n&nbsp;=&nbsp;{len(clean)} negatives"
+def stacked(tables: Mapping[str, str]) -> str:
+    """Markdown tables with the same columns as one; before the rows of each, its title in bold.
+
+    Raises:
+        ValueError: no table, or heads that differ.
+    """
+    parts = {title: table.splitlines() for title, table in tables.items()}
+    heads = {tuple(lines[:2]) for lines in parts.values()}
+    if len(heads) != 1:
+        raise ValueError(f"need tables with the same columns, not {len(heads)} different heads")
+    columns = next(iter(heads))[1].count("|") - 1
+    rows = [[f"| **{title}** " + "| " * (columns - 1) + "|", *lines[2:]] for title, lines in parts.items()]
+    return "\n".join([*next(iter(heads)), *(line for part in rows for line in part)])
 
 
 @dataclass(frozen=True)
@@ -90,8 +132,8 @@ def calibration(clean_bits: Tensor, reference_bits: Tensor) -> Calibration:
 
 def calibration_table(rows: Mapping[str, Calibration]) -> str:
     """A Markdown table of calibrations, a row each."""
-    lines = ["| reference images | n | bits per dimension | clean images | KS statistic | probability | flagged at 5&nbsp;% |",
-             "|---|--:|:-:|--:|:-:|:-:|:-:|"]  # fmt: skip
+    heads = ["reference images", "n", "bits per dimension", "clean images", "KS statistic", "chance", "flagged at 5&nbsp;%"]
+    lines = ["| " + " | ".join(heads) + " |", "|---|--:|:-:|--:|:-:|:-:|:-:|"]
     for title, row in rows.items():
         flagged = f"{100 * row.flagged / row.images:.1f}&nbsp;%<br>{percent_interval(row.flagged, row.images)}"
         chance = f"{row.chance:.2g}" if row.chance >= 1e-4 else "below 0.0001"
@@ -112,19 +154,27 @@ def mean_interval(values: Tensor) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def p_value_table(groups: Mapping[str, Tensor]) -> str:
-    """The panels of Figure 3 in numbers, as a Markdown table; ``groups`` maps a kind of image to its p-values."""
-    lines = ["| images | n | mean p-value | median | at most 0.05, in % | KS statistic |", "|---|--:|:-:|:-:|:-:|:-:|"]
+def p_value_table(groups: Mapping[str, Tensor], *, paper: Mapping[str, Tensor] | None = None) -> str:
+    """The panels of Figure 3 in numbers, as a Markdown table; ``groups`` maps a kind of image to its p-values.
+
+    ``paper`` are those against training images, as the paper has them; their means are a last column.
+    """
+    heads = ["images", "n", "mean p-value", "median", "at most 0.05, in %", "KS statistic"]
+    heads += ["mean, as in the paper"] if paper else []
+    lines = ["| " + " | ".join(heads) + " |", "|---|--:|" + ":-:|" * (len(heads) - 2)]
     for kind, values in groups.items():
-        mean, low, high = mean_interval(values)
         few = int((values <= 0.05).sum())
-        distance = kstest(values.numpy(), "uniform").statistic
-        lines.append(
-            f"| {label(kind)} | {len(values)} | **{mean:.3f}**<br>[{max(low, 0):.3f},&nbsp;{high:.3f}] "
-            f"| {values.median():.4f} | {100 * few / len(values):.1f}<br>{percent_interval(few, len(values))} "
-            f"| {distance:.3f} |"
-        )
+        cells = [label(kind), f"{len(values)}", _mean_cell(values), f"{values.median():.4f}"]
+        cells += [f"{100 * few / len(values):.1f}<br>{percent_interval(few, len(values))}"]
+        cells += [f"{kstest(values.numpy(), 'uniform').statistic:.3f}"]
+        cells += [_mean_cell(paper[kind])] if paper else []
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _mean_cell(values: Tensor) -> str:
+    mean, low, high = mean_interval(values)
+    return f"**{mean:.3f}**<br>[{max(low, 0):.3f},&nbsp;{high:.3f}]"
 
 
 def holds(groups: Mapping[str, Tensor], lower: Sequence[str], higher: Sequence[str]) -> str:
@@ -150,7 +200,7 @@ def figure_3_claims(groups: Mapping[str, Tensor], clean: Calibration) -> dict[st
     """
     far = all(groups[kind].median() <= 0.05 for kind in LARGE)
     return {
-        "clean p-values are uniform": "yes" if clean.chance >= 0.05 else "no",
+        "clean p-values: uniformity is not rejected": "yes" if clean.chance >= 0.05 else "no",
         "RAND, FGSM, BIM below clean": holds(groups, LARGE, ["clean"]),
         "far below: more than half of each at most 0.05": "yes" if far else "no",
         "DeepFool below clean": holds(groups, ["deepfool"], ["clean"]),
@@ -158,3 +208,18 @@ def figure_3_claims(groups: Mapping[str, Tensor], clean: Calibration) -> dict[st
         "RAND, FGSM, BIM below DeepFool": holds(groups, LARGE, ["deepfool"]),
         "RAND, FGSM, BIM below CW": holds(groups, LARGE, ["carlini_wagner"]),
     }
+
+
+def claims_table(sets: Mapping[str, Mapping[str, str]]) -> str:
+    """A Markdown table of `figure_3_claims`, a column for each data set; its title is the key."""
+    lines = ["| | " + " | ".join(sets) + " |", "|---|" + ":-:|" * len(sets)]
+    for claim in next(iter(sets.values())):
+        lines.append(f"| {claim} | " + " | ".join(claims[claim] for claims in sets.values()) + " |")
+    return "\n".join(lines)
+
+
+def claims_summary(claims: Mapping[str, str]) -> str:
+    """How many claims of `figure_3_claims` hold, and which do not."""
+    failed = [f"{claim} ({verdict})" for claim, verdict in claims.items() if verdict != "yes"]
+    text = f"{len(claims) - len(failed)} of {len(claims)} hold"
+    return text + (f", not: {'; '.join(failed)}." if failed else ".")

@@ -112,8 +112,8 @@ def p_value_histograms(groups: Mapping[str, Tensor], *, bins: int = 20, columns:
 
 def draw_p_values(axes, values: Tensor, kind: str, *, bins: int = 20) -> None:
     """Draw a panel of `p_value_histograms`; ``kind`` begins with a name in `conditions.NAMES`."""
-    weights = np.full(len(values), 1 / len(values))
-    axes.hist(values.numpy(), np.linspace(0, 1, bins + 1), weights=weights, color=COLOURS.get(kind_of(kind), OTHER), alpha=0.75)
+    colour, weights = COLOURS.get(kind_of(kind), OTHER), np.full(len(values), 1 / len(values))
+    axes.hist(values.numpy(), np.linspace(0, 1, bins + 1), weights=weights, color=colour, alpha=0.75)
     axes.axhline(1 / bins, color="#555555", linestyle="--", linewidth=1)
     axes.set(xlim=(0, 1))
 
@@ -174,6 +174,14 @@ def gallery(rows: Mapping[str, Tensor], *, captions: Mapping[str, Sequence[str]]
     """
     count = max(len(images) for images in rows.values())
     figure = Figure(figsize=(0.95 * count + 1.1, 1.15 * len(rows)), layout="constrained")
+    draw_gallery(figure, rows, captions=captions)
+    return figure
+
+
+def draw_gallery(figure, rows: Mapping[str, Tensor], *, captions: Mapping[str, Sequence[str]] | None = None,
+                 titles: Sequence[str] = ()) -> None:  # fmt: skip
+    """Draw `gallery` into a figure or a part of one; ``titles`` stand above the columns."""
+    count = max(len(images) for images in rows.values())
     grid = figure.subplots(len(rows), count, squeeze=False)
     for line, (title, images) in zip(grid, rows.items(), strict=True):
         for n, axes in enumerate(line):
@@ -184,7 +192,8 @@ def gallery(rows: Mapping[str, Tensor], *, captions: Mapping[str, Sequence[str]]
             if captions and title in captions and n < len(captions[title]):
                 axes.set_xlabel(captions[title][n], fontsize=9, labelpad=2)
         line[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=11)
-    return figure
+    for axes, text in zip(grid[0], titles, strict=False):
+        axes.set_title(text, fontsize=11)
 
 
 def attack_gallery(clean: Tensor, attacked: Mapping[str, Tensor], *, eps: int,

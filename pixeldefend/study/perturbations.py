@@ -1,0 +1,63 @@
+"""What attacks change, in colour levels, and what rounding does to the likelihood of what they find."""
+
+from collections.abc import Mapping
+
+import torch
+
+from ..detection import Z_95
+from .available import FIGURE_EPS
+from .conditions import ATTACKS, SEARCHED, Condition
+from .figures import label
+from .lab import Lab
+
+NOT_THE_IMAGES = ("density", "precision")  # of a record's configuration: they decide its bits
+
+
+def bits_rounded_to_nearest(lab: Lab, eps: int = FIGURE_EPS) -> dict[str, list[float]]:
+    """Bits per dimension of what DeepFool and CW find, rounded to the *nearest* levels; elsewhere it is outward."""
+    found = {}
+    for attack in SEARCHED:
+        condition = Condition(lab.data_set, attack, eps, rounding="nearest")
+        config = lab.record(condition).config | {"density": lab.density_fingerprint, "precision": lab.precision}
+
+        def measure(condition: Condition = condition) -> dict:
+            bits = lab.density.bits_per_dim(lab.attacked(condition), precision=lab.precision)
+            return {"bits_per_dim": [round(value, 6) for value in bits.double().tolist()]}
+
+        found[attack] = lab.measurement(f"bits-{attack}-eps{eps}-rounding-nearest", config, measure)["bits_per_dim"]
+    return found
+
+
+def changes(lab: Lab, eps: int = FIGURE_EPS) -> dict[str, dict[str, list[float]]]:
+    """What each attack changed, per image: the "mean" absolute change of its sub-pixels and the "largest", in levels.
+
+    The keys are the paper's attacks, and, of those that search, "<name>, nearest" for the other rounding.
+    """
+    conditions = {attack: Condition(lab.data_set, attack, eps) for attack in ATTACKS}
+    for attack in SEARCHED:
+        conditions[f"{label(attack)}, nearest"] = Condition(lab.data_set, attack, eps, rounding="nearest")
+    configs = {kind: lab.record(condition).config for kind, condition in conditions.items()}
+    config = {kind: {key: of[key] for key in of if key not in NOT_THE_IMAGES} for kind, of in configs.items()}
+
+    def measure() -> dict:
+        found = {}
+        for kind, condition in conditions.items():
+            attacked = lab.attacked(condition).int()
+            levels = (attacked - lab.test.images[: len(attacked)].int()).abs().flatten(1)
+            means = [round(value, 4) for value in levels.double().mean(1).tolist()]
+            found[kind] = {"mean": means, "largest": levels.amax(1).tolist()}
+        return found
+
+    return lab.measurement(f"changes-eps{eps}", config, measure)
+
+
+def changes_table(found: Mapping[str, Mapping[str, list[float]]]) -> str:
+    """A Markdown table of `changes`: means over the images, with 95 % intervals from the normal approximation."""
+    lines = ["| attack | n | mean change | largest change |", "|---|--:|:-:|:-:|"]
+    for kind, of in found.items():
+        cells = []
+        for values in (torch.tensor(of[name], dtype=torch.float64) for name in ("mean", "largest")):
+            half = Z_95 * values.std().item() / len(values) ** 0.5
+            cells.append(f"**{values.mean():.2f}**<br>[{values.mean() - half:.2f},&nbsp;{values.mean() + half:.2f}]")
+        lines.append(f"| {label(kind)} | {len(of['mean'])} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
