@@ -1,105 +1,159 @@
 # %% [markdown]
-# # The models
+# # Data and models
 #
-# What is shipped with this book: one density and five classifiers, all trained on the first 55,000 training images of
-# Fashion-MNIST, as in the authors' code. The last 5,000 training images were kept back for calibration, and the test
-# images were used for nothing but the numbers in this book.
+# Three things are needed before anything can be attacked: images, a density that knows what such images look like, and
+# classifiers to attack. This chapter shows what of them exists, how good it is, and what was done differently from
+# {cite:t}`song2018pixeldefend`. {doc}`../models` has the details of every set of weights.
 
 # %% tags=["parameters"]
 profile = "laptop"
 
 # %% tags=["hide-input"]
-import json
-
-import matplotlib.pyplot as plt
-import torch
 from IPython.display import Markdown
 from myst_nb import glue
 
-from pixeldefend.classifiers.store import classifier_name
-from pixeldefend.paths import WEIGHTS
-from pixeldefend.study import Lab, figures, tables
-from pixeldefend.study.conditions import EPS_ATTACK, UPPER_ROWS, paper_accuracy
+from pixeldefend import load_images
+from pixeldefend.study import Lab, architecture, figures, trained
+from pixeldefend.study.available import TITLES
+from pixeldefend.study.conditions import EPS_ATTACK
 
 figures.use_style()
-lab = Lab("fashion-mnist", profile)
-folder = WEIGHTS / "pixelcnn" / "fashion-mnist"
-scores = json.loads((folder / "scores.json").read_text())
-log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-classifier = json.loads((WEIGHTS / "classifiers" / "fashion-mnist-resnet-normal" / "scores.json").read_text())
-glue("density_parameters", sum(p.numel() for p in lab.density.parameters()) / 1e6, display=False)
-glue("density_bits", scores["test_bits_per_dim"], display=False)
-glue("density_std", scores["test_bits_per_dim_std"], display=False)
-glue("density_test_images", scores["test_images"], display=False)
-glue("density_seen", scores["images_seen"] / 1000, display=False)
-glue("density_epochs", scores["images_seen"] / scores["settings"]["training_images"], display=False)
-glue("density_hours", scores["training_seconds"] / 3600, display=False)
-glue("classifier_accuracy", 100 * classifier["test_accuracy"], display=False)
-glue("classifier_images", classifier["test_images"], display=False)
-glue("classifier_epochs", classifier["images_seen"] / scores["settings"]["training_images"], display=False)
+labs = {data_set: Lab(data_set, profile) for data_set in EPS_ATTACK}
+first = {data_set: load_images(data_set, "test", limit=200) for data_set in EPS_ATTACK}
+densities = trained.densities()
+absent = [TITLES[data_set] for data_set, lab in labs.items() if not lab.has_density]
+glue("data", Markdown(trained.data_table(first)), display=False)
+glue("densities", Markdown(trained.density_table(densities)), display=False)
+glue("absent", Markdown(f"No density of {' or '.join(absent)} is shipped." if absent else "Both data sets have one."), display=False)
+glue("classifiers", Markdown(trained.classifier_table()), display=False)
+for network in architecture.TABLES:
+    glue(network, Markdown(architecture.architecture_table(network)), display=False)
+small = densities[0]
+glue("density_epochs", small.epochs, display=False)
+glue("density_hours", small.scores["training_seconds"] / 3600, display=False)
+glue("density_bits", small.scores["test_bits_per_dim"], display=False)
+glue("density_std", small.scores["test_bits_per_dim_std"], display=False)
+glue("density_test_images", small.scores["test_images"], display=False)
+glue("third_quarter", small.quarters[2], display=False)
+glue("last_quarter", small.quarters[3], display=False)
+
+# %% [markdown]
+# ## The data
+#
+# Fashion-MNIST {cite:p}`xiao2017fashion` has small grey pictures of clothes, CIFAR-10 {cite:p}`krizhevsky2009learning` small
+# colour photographs of animals and vehicles; both have ten classes ({numref}`fig-classes`). A *sub-pixel* is one number of an
+# image, from 0 to 255: one per pixel if it is grey, three if it has colours.
+#
+# :::{table} The data sets and how they are used here.
+# :name: tbl-data
+#
+# ```{glue:md} data
+# :format: myst
+# ```
+# :::
+#
+# Densities and classifiers learn from all but the last 5,000 training images, as the authors' code does for Fashion-MNIST. Those 5,000
+# are *held out*: they calibrate p-values and choose thresholds. Test images are used for nothing but the numbers in this
+# book. All test images of Fashion-MNIST and the first thousand of CIFAR-10 come with the repository, so that the book can be built
+# without a download.
+
+# %% mystnb={"figure": {"name": "fig-classes", "caption": "The first test image of each class. Above: Fashion-MNIST, from T-shirt to ankle boot. Below: CIFAR-10, from airplane to truck."}, "image": {"alt": "Two rows of ten small images: grey clothes above, colour photographs of animals and vehicles below.", "width": "720px"}} tags=["hide-input"]
+figures.gallery(
+    {TITLES[name]: trained.one_of_each_class(images) for name, images in first.items()},
+    captions={TITLES[name]: images.classes for name, images in first.items()},
+)
 
 # %% [markdown]
 # ## The density
 #
-# A PixelCNN++ of the paper's size for Fashion-MNIST: 40 filters, five gated blocks per level and stream,
-# {glue:text}`density_parameters:.2f` million parameters. It has seen {glue:text}`density_seen:.0f` thousand images
-# ({glue:text}`density_epochs:.1f` epochs, {glue:text}`density_hours:.1f` hours on a shared two-core machine; the authors'
-# code trains on GPUs and is prepared to do so for thousands of epochs). Its mean over all {glue:text}`density_test_images:d` test images is
-# {glue:text}`density_bits:.3f` bits per dimension (standard deviation between images {glue:text}`density_std:.2f`); the
-# paper's is 2.7. Everything that rests on the density should improve as it does.
+# The density is a PixelCNN++ {cite:p}`salimans2017pixelcnn`, trained on clean images alone: it never sees an attack. It predicts
+# each pixel from those above it and to the left of it. How well it does so is measured in *bits per dimension*, the number of bits
+# that it needs for a sub-pixel on average ({doc}`03_likelihoods`); fewer are better, and eight are what it takes without any
+# knowledge.
+#
+# ```{glue:md} absent
+# :format: myst
+# ```
+#
+# :::{table} The densities: size, training, and bits per dimension on test images with a 95 % interval for the mean. The paper gives one decimal and no number of images.
+# :name: tbl-trained-densities
+#
+# ```{glue:md} densities
+# :format: myst
+# ```
+# :::
+#
+# The density of Fashion-MNIST has the paper's size. It has seen {glue:text}`density_epochs:.1f` epochs of training images, which
+# took {glue:text}`density_hours:.1f` hours on two processor cores; the authors' code is prepared to train for thousands of epochs
+# on GPUs. Over {glue:text}`density_test_images:d` test images its mean is {glue:text}`density_bits:.3f` bits per dimension, where
+# the paper has 2.7, and images differ a good deal (standard deviation {glue:text}`density_std:.2f`).
+# {numref}`fig-curve` shows its training: {glue:text}`third_quarter:.2f` bits per dimension on average in the third quarter of the
+# run, {glue:text}`last_quarter:.2f` in the last, in which the learning rate falls to zero. How much a longer run would add, and how
+# much detection and purification would gain from it, was not tried.
 
-# %% mystnb={"figure": {"name": "fig-curve", "caption": "Training curve of the density: bits per dimension of the training images as they were first met, each dot the mean of 800 images."}, "image": {"alt": "A falling curve of bits per dimension against training images seen.", "width": "520px"}} tags=["hide-input"]
-fig, ax = plt.subplots(figsize=(6, 3.2))
-ax.plot([e["images"] / 1000 for e in log], [e["bits_per_dim"] for e in log], ".", color="#0072B2", markersize=4)
-ax.axhline(scores["test_bits_per_dim"], color="#D55E00", linestyle="--", label="test images, averaged weights")
-ax.axhline(2.7, color="#555555", linestyle=":", label="paper, test images")
-ax.set(xlabel="training images seen (thousands)", ylabel="bits per dimension", ylim=(2.5, 4.0))
-ax.legend();
+# %% mystnb={"figure": {"name": "fig-curve", "caption": "Training curves of the shipped densities: bits per dimension of the training images as they were first met. Each dot is the mean over the images since the one before. The learning rate falls to zero over the last part of a run."}, "image": {"alt": "Falling curves of bits per dimension against training images seen, with lines for the test images here and in the paper.", "width": "720px"}} tags=["hide-input"]
+trained.curves(densities)
 
 # %% [markdown]
 # ## Samples
 #
-# A density can be asked for images. {numref}`fig-samples` is the counterpart of the paper's Figure 8; no classes are given to
-# the model, and nothing is selected.
+# A density can be asked for images: draw the first pixel from its distribution, then the second given the first, and so on. {numref}`fig-samples`
+# is the counterpart of the paper's Figures 8 and 9, in which the true images are above and the samples below. No class is
+# given to the density, and nothing was selected: these are the first images of the test set and the first samples drawn.
 
-# %% mystnb={"figure": {"name": "fig-samples", "caption": "True test images above, samples from the density below."}, "image": {"alt": "A row of real clothing images and two rows of generated ones.", "width": "720px"}} tags=["hide-input"]
-n = lab.profile.gallery
-samples = lab.density.sample(2 * n, generator=torch.Generator().manual_seed(0), precision="float32")
-figures.gallery({"true": lab.test.images[:n], "sampled": samples[:n], "": samples[n:]})
+# %% mystnb={"figure": {"name": "fig-samples", "caption": "For each data set that has a density: true test images in the upper row, samples from the density in the two rows below."}, "image": {"alt": "A row of real images above two rows of generated ones, for each data set.", "width": "720px"}} tags=["hide-input"]
+figures.gallery(trained.rows_of_samples(labs.values()))
 
-# %% tags=["remove-output", "hide-input"]
-lines = ["| network | training | parameters | epochs | accuracy on all test images | paper |", "|---|---|--:|--:|:-:|--:|"]
-for row in [row for row in UPPER_ROWS if row.defence == "none"]:
-    of = WEIGHTS / "classifiers" / classifier_name(lab.data_set, row.network, row.training)
-    found, settings = json.loads((of / "scores.json").read_text()), json.loads((of / "config.json").read_text())["settings"]
-    right = round(found["test_accuracy"] * found["test_images"])
-    net = lab.classifier(row.network, row.training)
-    started = " more" if "start" in settings else ""
-    lines.append(
-        f"| {row.network.replace('resnet', 'ResNet').replace('vgg', 'VGG')} | {row.training.replace('-', ' ')} "
-        f"| {sum(p.numel() for p in net.parameters()):,} | {settings['epochs']}{started} "
-        f"| **{100 * found['test_accuracy']:.1f}**&nbsp;% {tables.percent_interval(right, found['test_images'])} "
-        f"| {paper_accuracy(row.condition(lab.data_set), eps=EPS_ATTACK[lab.data_set][0]):.0f}&nbsp;% |"
-    )
-glue("classifiers", Markdown("\n".join(lines)), display=False)
+# %% [markdown]
+# Look for two things. Nearby pixels should go together: closed outlines, plausible shading. And the whole should be a thing:
+# sleeves in pairs, shoes with one heel. The first is mostly there. The second is where these samples fall short of the true
+# images, and a density that is better at predicting pixels may be better at it too.
 
 # %% [markdown]
 # ## The classifiers
 #
-# The ResNet-62 of appendix C.1 and the VGG of appendix C.2, at the widths for Fashion-MNIST. The normally trained ResNet
-# learnt for {glue:text}`classifier_epochs:.0f` epochs (the authors: 186) and classifies
-# {glue:text}`classifier_accuracy:.1f` % of all {glue:text}`classifier_images:d` test images correctly.
-# {numref}`tbl-classifiers` lists all.
+# The paper attacks a ResNet and a VGG, and trains the ResNet in three more ways: on adversarial images from FGSM, on those from
+# BIM, and with smoothed labels. {numref}`tbl-trained` says which of them exist.
 #
-# :::{table} The classifiers, with 95 % Wilson intervals. "More" epochs: of a warm start, at a tenth of the learning rate, from weights that had been trained before.
-# :name: tbl-classifiers
+# :::{table} The classifiers: accuracy on all test images, with 95 % Wilson intervals. "More" epochs: of a warm start, at a tenth of the learning rate, from weights that had been trained before.
+# :name: tbl-trained
 #
 # ```{glue:md} classifiers
 # :format: myst
 # ```
 # :::
 #
-# The warm start is our own and saves time: an epoch on BIM examples costs as much as four without. The adversarially trained
-# networks start from the normally trained one, the one with smoothed labels from a shorter run of its own kind. Their
-# $\epsilon$ in training is that for CIFAR-10, a standard deviation of 8 levels; for Fashion-MNIST the paper names 8 and 25,
-# without saying which column of its table belongs to which.
+# The authors train each classifier for about 200 epochs. The warm start is our own and saves time: an epoch on BIM examples costs as
+# much as four without. The adversarially trained networks start from the normally trained one, the one with smoothed labels from a
+# shorter run of its own kind. Their $\epsilon$ in training is that for CIFAR-10, a standard deviation of 8 levels; for
+# Fashion-MNIST the paper names 8 and 25, without saying which column of its table belongs to which.
+#
+# ### Layer by layer
+#
+# {numref}`tbl-resnet` and {numref}`tbl-vgg` put the tables of the paper's appendix C beside the networks of this package. The column
+# "this package" is not written by hand: an image goes through each network, untrained and of the size that is trained here, and every
+# operation on its way is noted. In parentheses stand the numbers for Fashion-MNIST, whose networks have a quarter of the feature
+# maps. The last column says whether operations, sizes and order agree in both widths. The softmax at the end of the paper's
+# tables is left out of the comparison: here a network gives logits, and the loss contains the softmax.
+#
+# :::{table} Appendix C.1, the ResNet. In italics: the shape after the row.
+# :name: tbl-resnet
+# :class: records
+#
+# ```{glue:md} resnet
+# :format: myst
+# ```
+# :::
+#
+# :::{table} Appendix C.2, the VGG.
+# :name: tbl-vgg
+# :class: records
+#
+# ```{glue:md} vgg
+# :format: myst
+# ```
+# :::
+#
+# Every image is standardised before the first layer, to mean 0 and standard deviation 1; the paper does not mention it, the authors'
+# code does it. In two places the code builds other networks than the appendix describes: it has half as many residual blocks, and a
+# VGG with one more feature block. Here the appendix is followed. Its VGG has 12 layers with weights, although appendix B speaks of 16.

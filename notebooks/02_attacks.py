@@ -36,7 +36,7 @@ glue("adversarial_weight", ADVERSARIAL_WEIGHT, display=False)
 #
 # An image is a grid of integers from 0 to 255, and an attack may change each of them by at most $\epsilon$:
 # $\lVert X^\text{adv} - X \rVert_\infty \le \epsilon$, integers before and integers after. {numref}`fig-attacks` is this
-# book's Figure 1. What one would not see by eye stands below each image: the change, magnified until $\epsilon$ fills the
+# book's version of the paper's Figure 1. What one would not see by eye stands below each image: the change, magnified until $\epsilon$ fills the
 # range from black to white.
 
 # %% mystnb={"figure": {"name": "fig-attacks", "caption": "A test image and what each attack makes of it with {math}`\\epsilon = 8`. Below: the change, magnified (grey is none), and the class that the ResNet sees."}, "image": {"alt": "The same item of clothing seven times, hardly distinguishable; below, seven different patterns of change.", "width": "760px"}} tags=["hide-input"]
@@ -104,8 +104,9 @@ glue("rand_at_128", left["rand"][-1], display=False)
 #
 # The implementations are checked against others', too: where Foolbox and torchattacks can be installed, the tests of this
 # package require that FGSM and BIM give the same integers as theirs, that DeepFool succeeds at least as often as Foolbox's
-# at every $\epsilon$, and that the tuned CW succeeds as often as Auto-PGD {cite:p}`croce2020reliable` at $\epsilon = 4$. At 2 and
-# 3 levels, where neither fools every image, Auto-PGD still does slightly better.
+# at every $\epsilon$, and that the tuned CW succeeds as often as Auto-PGD {cite:p}`croce2020reliable` at 3 and 4 levels,
+# where neither fools every image. At 2 levels the two are about equal: which of them is ahead by an image depends on
+# Auto-PGD's random starts.
 
 # %% [markdown]
 # ## Two things that flatter a defence

@@ -175,17 +175,18 @@ def test_deepfool_s_success_grows_with_eps(kind):
     assert 5 <= ours[0] <= 15 and ours[-1] >= 35
 
 
-def test_tuned_carlini_wagner_succeeds_as_often_as_apgd():
-    """Auto-PGD, 50 steps from each of two random starts, its result rounded to levels, against ours at eps 4.
+@pytest.mark.parametrize("eps", [3, 4])
+def test_tuned_carlini_wagner_succeeds_as_often_as_apgd(eps):
+    """Auto-PGD, 50 steps from each of two random starts, its result rounded to levels, against ours at the same eps.
 
-    That is where both fool most of the images but not all. Closer to none the tuned attack is the weaker one: of 50
-    images it fooled 20 and 30 at eps 2 and 3, Auto-PGD 22 and 34, but both 41 at eps 4.
+    That is where they fool some of the images but not all. On 100 images both fooled 70 at eps 3. At eps 2 ours fooled 21
+    of 50, and Auto-PGD 22, 21 and 22 with three seeds: which of them is ahead by an image depends on its random starts.
     """
-    eps, net, (images, labels) = 4, network("resnet"), recognised_images("resnet", 16)
+    count, net, (images, labels) = 16, network("resnet"), recognised_images("resnet", 16)
     attack = imported("torchattacks").APGD(net, eps=eps / 255, steps=50, n_restarts=2, seed=0)
     with torch.random.fork_rng(devices=[]):  # it seeds the global generator
         theirs = nearest_levels(attack(to_unit(images), labels))
     assert (theirs.int() - images.int()).abs().max() == eps
     ours = carlini_wagner(net, images, labels, eps=eps, setting="tuned")
-    left = {whose: (predict(net, found) == labels).sum().item() for whose, found in (("ours", ours), ("theirs", theirs))}
-    assert 1 <= left["ours"] <= left["theirs"] <= 8
+    fooled = {whose: (predict(net, found) != labels).sum().item() for whose, found in (("ours", ours), ("theirs", theirs))}
+    assert count > fooled["ours"] >= fooled["theirs"] >= count // 4

@@ -214,7 +214,8 @@ class MadeLab:
 def test_tables_for_every_eps_are_numbered_ones():
     parts = tables.table_parts(MadeLab, ROWS[:2], title="CIFAR-10", name="tbl-upper")
     assert parts.count(":::{table} CIFAR-10, attacks with $\\epsilon = ") == 3
-    assert [line[7:] for line in parts.splitlines() if line.startswith(":name:")] == [f"tbl-upper-{eps}" for eps in (2, 8, 16)]
+    names = [line[7:] for line in parts.splitlines() if line.startswith(":name:")]
+    assert names == [f"tbl-upper-{eps}" for eps in (2, 8, 16)]
     assert tables.table_parts(MadeLab, [], title="CIFAR-10", name="tbl-upper") == ""
 
 

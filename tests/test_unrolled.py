@@ -153,6 +153,7 @@ def test_gradient_flow_adds_up():
     incoming, outgoing = torch.autograd.grad(loss, (purified, pixels))
     assert torch.allclose(flow.incoming, incoming, atol=1e-4 * incoming.abs().max())
     assert torch.allclose(flow.outgoing, outgoing, atol=1e-4 * outgoing.abs().max())
+    assert torch.allclose(flow.purified, purified.detach() * 255, atol=0.01) and not flow.purified.requires_grad
     assert flow.chain_norms.shape[0] == 3 and 1 < flow.chain_norms.shape[1] <= 64
     direct = torch.autograd.grad(purification.choose(pixels * 255, purified.detach() * 255), pixels, incoming / 255)[0]
     assert torch.allclose(flow.chain_norms[:, 0], direct.flatten(1).norm(dim=1), rtol=1e-3)

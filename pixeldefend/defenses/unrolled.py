@@ -152,12 +152,14 @@ class GradientFlow:
 
     ``incoming``, float32 (N, C, H, W), is with respect to the purified images, ``outgoing`` to the images themselves; both
     per unit of [0, 1]. ``chain_norms``, float32 (N, n), are the L2 norms of the parts of ``outgoing`` that went through
-    exactly 0, 1, 2, ... purified sub-pixels between the one they entered and the one they left by.
+    exactly 0, 1, 2, ... purified sub-pixels between the one they entered and the one they left by. ``purified``, float32
+    (N, C, H, W), are the purified images in levels.
     """
 
     incoming: Tensor
     outgoing: Tensor
     chain_norms: Tensor
+    purified: Tensor
 
 
 def gradient_flow(purification: UnrolledPurification, classifier: nn.Module, images: Tensor, labels: Tensor) -> GradientFlow:
@@ -180,4 +182,4 @@ def gradient_flow(purification: UnrolledPurification, classifier: nn.Module, ima
         (incoming,) = torch.autograd.grad(loss, purified)
     terms = list(purification.chains(levels, purified, incoming))
     norms = [term.flatten(1).norm(dim=1) for term in terms]
-    return GradientFlow(TOP * incoming, TOP * sum(terms), TOP * torch.stack(norms, dim=1))
+    return GradientFlow(TOP * incoming, TOP * sum(terms), TOP * torch.stack(norms, dim=1), purified.detach())

@@ -53,8 +53,9 @@ def _describe(name: str, args: Sequence, kwargs: dict) -> str | None:
         return "average pooling" if tuple(kwargs.get("dim", ())) == (2, 3) else None
     if name == "max_pool2d":
         return f"max pooling, stride {kwargs.get('stride') or args[1]}"
-    words = {"batch_norm": "batch normalisation", "leaky_relu": "leaky ReLU", "relu": "ReLU", "avg_pool2d": "average pooling",
-             "pad": "padding", "add": "residual addition", "flatten": "flatten", "dropout": "dropout"}  # fmt: skip
+    words = {"batch_norm": "batch normalisation", "leaky_relu": "leaky ReLU", "relu": "ReLU",
+             "avg_pool2d": "average pooling", "pad": "padding", "add": "residual addition", "flatten": "flatten",
+             "dropout": "dropout"}  # fmt: skip
     return words.get(name)
 
 

@@ -118,7 +118,7 @@ class Condition:
 
     @property
     def is_dear(self) -> bool:
-        """Whether a profile takes fewer images: for attacks in `DEAR`, and for purification but before the first classifier."""
+        """Whether a profile takes fewer images: for attacks in `DEAR`, and where any but the first classifier purifies."""
         first = (self.network, self.training) == ("resnet", "normal")
         return self.attack in DEAR or (self.defence in PURIFYING and not first)
 

@@ -1,0 +1,288 @@
+"""What the paper claims of its tables 1 and 2: the baselines and PixelDefend (sections 4.2 and 4.3, appendix B)."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+
+from .claims import Claim, Comparisons, NotRun, Outcome, accuracy, cell, interval, is_higher, printed, shared
+from .conditions import ATTACKS, EPS_ATTACK, EPS_DEFEND, LOWER_ROWS, NAMES, PAPER_THRESHOLD, SEARCHED, UPPER_ROWS, Row
+from .lab import Lab
+from .records import Record
+from .tables import percent_interval, strongest
+
+NORMAL, VGG, FGSM_TRAINED, BIM_TRAINED, SMOOTHED, SQUEEZED, SQUEEZED_TRAINED = UPPER_ROWS
+PURIFIED, VGG_PURIFIED, TRAINED_PURIFIED, TRAINED_ADAPTIVE = LOWER_ROWS
+PAPER_BEST = {"fashion-mnist": "76/63 to 85/84", "cifar10": "74/32/6 to 81/70/56"}  # section 4.3
+
+
+def _at_each_eps(lab: Lab, compare: Callable[[Lab, int], Outcome]) -> Comparisons:
+    return {f"eps {eps}": partial(compare, lab, eps) for eps in EPS_ATTACK[lab.data_set]}
+
+
+def _strongest(lab: Lab, row: Row, eps: int) -> tuple[str, Record]:
+    """The strongest of the paper's attacks on a row, and its record."""
+    records = {attack: cell(lab, row, attack, eps) for attack in ATTACKS}
+    worst, _ = strongest(records)
+    return worst, records[worst]
+
+
+def _higher(before: Record, after: Record) -> Outcome:
+    """Whether ``after`` is the higher accuracy, on the images that both have."""
+    before, after = shared(before, after)
+    return Outcome(is_higher(after, before), _change(before, after), len(after))
+
+
+def _change(before: Record, after: Record) -> str:
+    return f"{100 * before.accuracy:.1f} {percent_interval(int(before.correct.sum()), len(before))} to {accuracy(after)}"
+
+
+def _points(percent: str) -> list[int]:
+    return [int(value) for value in percent.split("/")]
+
+
+# -- PixelDefend ------------------------------------------------------------------------------------------------------
+
+
+def _best(lab: Lab, rows: Iterable[Row], eps: int) -> tuple[Row, Record]:
+    """The row that the strongest attack leaves most, of those that exist. Raises `NotRun` where none does."""
+    found = []
+    for row in rows:
+        try:
+            found.append((row, _strongest(lab, row, eps)[1]))
+        except NotRun as missing:
+            reason = missing
+    if not found:
+        raise reason
+    return max(found, key=lambda pair: pair[1].accuracy)
+
+
+def _best_of_all(lab: Lab, eps: int) -> Outcome:
+    baseline, before = _best(lab, UPPER_ROWS, eps)
+    defended, after = _best(lab, LOWER_ROWS, eps)
+    found = _higher(before, after)
+    return replace(found, ours=f"{found.ours} ({baseline.title} to {defended.title})")
+
+
+def _outperforms(lab: Lab) -> Comparisons:
+    """With every row that does not exist as a comparison that could not be made."""
+    found = _at_each_eps(lab, _best_of_all)
+    for row in UPPER_ROWS + LOWER_ROWS:
+        try:
+            for eps in EPS_ATTACK[lab.data_set]:
+                _strongest(lab, row, eps)
+        except NotRun as missing:
+            found[row.title] = partial(_refuse, missing)
+    return found
+
+
+def _refuse(missing: NotRun) -> Outcome:
+    raise missing
+
+
+def _raised(lab: Lab, attack: str, eps: int) -> Outcome:
+    return _higher(cell(lab, NORMAL, attack, eps), cell(lab, PURIFIED, attack, eps))
+
+
+def _near_the_papers(lab: Lab, attack: str, eps: int, paper: int) -> Outcome:
+    after = cell(lab, PURIFIED, attack, eps)
+    return Outcome(100 * after.accuracy >= paper - 5, f"{accuracy(after)}, paper {paper}", len(after))
+
+
+def _restores(lab: Lab) -> Comparisons:
+    papers = zip(EPS_ATTACK[lab.data_set], _points(printed(lab.data_set, PURIFIED, "bim")), strict=True)
+    found = {f"BIM, eps {eps}, raised": partial(_raised, lab, "bim", eps) for eps in EPS_ATTACK[lab.data_set]}
+    return found | {f"BIM, eps {eps}, near the paper's": partial(_near_the_papers, lab, "bim", eps, p) for eps, p in papers}
+
+
+def _vgg_raised(lab: Lab, eps: int) -> Outcome:
+    return _higher(_strongest(lab, VGG, eps)[1], _strongest(lab, VGG_PURIFIED, eps)[1])
+
+
+def _without_modification(lab: Lab) -> Comparisons:
+    attacks = [(attack, eps) for attack in ("fgsm", *SEARCHED) for eps in EPS_ATTACK[lab.data_set]]
+    found = {f"ResNet, {NAMES[a]}, eps {eps}": partial(_raised, lab, a, eps) for a, eps in attacks}
+    return found | {f"VGG, strongest, eps {eps}": partial(_vgg_raised, lab, eps) for eps in EPS_ATTACK[lab.data_set]}
+
+
+def _declines(lab: Lab) -> Comparisons:
+    paper = max(a - b for a, b in zip(_points(printed(lab.data_set, NORMAL)), _points(printed(lab.data_set, PURIFIED)),
+                                      strict=True))  # fmt: skip
+
+    def at_most(points: float) -> Outcome:
+        before, after = shared(cell(lab, NORMAL), cell(lab, PURIFIED))
+        lost = before.correct.double() - after.correct.double()  # image by image
+        half = 196 * lost.std().item() / math.sqrt(len(lost))
+        mean = 100 * lost.mean().item()
+        ours = f"{_change(before, after)}, {mean:.1f} points [{mean - half:.1f},&nbsp;{mean + half:.1f}]"
+        return Outcome(mean < points, ours, len(after))
+
+    # the paper's accuracies are rounded to whole points
+    return {"no more than the paper's": partial(at_most, paper + 1), "at most ten points": partial(at_most, 10)}
+
+
+def _above_70(lab: Lab) -> Comparisons:
+    def compare(attack: str, eps: int) -> Outcome:
+        record = cell(lab, TRAINED_PURIFIED, attack, eps)
+        return Outcome(record.accuracy > 0.7, accuracy(record), len(record))
+
+    cells = [(attack, eps) for attack in ATTACKS if attack != "bim" for eps in EPS_ATTACK[lab.data_set]]
+    return {f"{NAMES[attack]}, eps {eps}": partial(compare, attack, eps) for attack, eps in cells}
+
+
+def _doubles(lab: Lab) -> Comparisons:
+    def compare() -> Outcome:
+        pairs = [shared(_strongest(lab, FGSM_TRAINED, eps)[1], _strongest(lab, TRAINED_PURIFIED, eps)[1])
+                 for eps in EPS_ATTACK[lab.data_set]]  # fmt: skip
+        ours = "; ".join(f"eps {eps}: {_change(*pair)}" for eps, pair in zip(EPS_ATTACK[lab.data_set], pairs, strict=True))
+        return Outcome(any(after.accuracy >= 2 * before.accuracy for before, after in pairs), ours, len(pairs[0][1]))
+
+    return {"strongest attack": compare}
+
+
+def _insensitive(lab: Lab) -> Comparisons:
+    def compare(row: Row) -> Outcome:
+        small, *_, large = (_strongest(lab, row, eps)[1] for eps in EPS_ATTACK[lab.data_set])
+        return Outcome(abs(large.accuracy - small.accuracy) <= 0.1, _change(small, large), len(large))
+
+    return {row.title: partial(compare, row) for row in LOWER_ROWS}
+
+
+def _adaptive(lab: Lab) -> Comparisons:
+    paper = PAPER_THRESHOLD[lab.data_set]
+
+    def threshold() -> Outcome:
+        cell(lab, TRAINED_ADAPTIVE)
+        held_out = lab.held_out("resnet", "adversarial-fgsm", EPS_DEFEND[lab.data_set])
+        value = lab.threshold("resnet", "adversarial-fgsm", EPS_DEFEND[lab.data_set])
+        return Outcome(abs(value - paper) <= 0.3, f"{value:.1f} bits", len(held_out["clean"].bits))
+
+    def clean() -> Outcome:
+        before, after = cell(lab, TRAINED_PURIFIED), cell(lab, TRAINED_ADAPTIVE)
+        return Outcome(after.accuracy >= before.accuracy, _change(before, after), len(after))
+
+    def under_attack(lab: Lab, eps: int) -> Outcome:
+        (_, before), (_, after) = _strongest(lab, TRAINED_PURIFIED, eps), _strongest(lab, TRAINED_ADAPTIVE, eps)
+        return Outcome(after.accuracy >= before.accuracy - 0.01, _change(before, after), len(after))
+
+    return {"threshold": threshold, "clean": clean} | _at_each_eps(lab, under_attack)
+
+
+# -- the baselines ----------------------------------------------------------------------------------------------------
+
+
+def _fgsm_training(lab: Lab) -> Comparisons:
+    def helps(lab: Lab, eps: int) -> Outcome:
+        return _higher(cell(lab, NORMAL, "fgsm", eps), cell(lab, FGSM_TRAINED, "fgsm", eps))
+
+    def not_against_bim(lab: Lab, eps: int) -> Outcome:
+        one, many = cell(lab, FGSM_TRAINED, "fgsm", eps), cell(lab, FGSM_TRAINED, "bim", eps)
+        return Outcome(is_higher(one, many), f"{accuracy(many)}", len(many))
+
+    found = {f"FGSM, {what}": compare for what, compare in _at_each_eps(lab, helps).items()}
+    return found | {f"BIM, {what}, lower": compare for what, compare in _at_each_eps(lab, not_against_bim).items()}
+
+
+def _bim_training(lab: Lab, eps: int) -> Outcome:
+    others = [_strongest(lab, row, eps)[1] for row in (NORMAL, FGSM_TRAINED)]
+    after = _strongest(lab, BIM_TRAINED, eps)[1]
+    return _higher(max(others, key=lambda record: record.accuracy), after)
+
+
+def _smoothing(lab: Lab) -> Comparisons:
+    def helps(lab: Lab, eps: int) -> Outcome:
+        return _higher(cell(lab, NORMAL, "fgsm", eps), cell(lab, SMOOTHED, "fgsm", eps))
+
+    def only(lab: Lab, eps: int) -> Outcome:
+        one, (attack, worst) = cell(lab, SMOOTHED, "fgsm", eps), _strongest(lab, SMOOTHED, eps)
+        return Outcome(worst.accuracy < one.accuracy / 2, f"{accuracy(worst)} ({NAMES[attack]})", len(worst))
+
+    found = {f"FGSM, {what}": compare for what, compare in _at_each_eps(lab, helps).items()}
+    return found | {f"strongest, {what}": compare for what, compare in _at_each_eps(lab, only).items()}
+
+
+def _dominates(lab: Lab) -> Comparisons:
+    def compare(attack: str, eps: int) -> Outcome:
+        alone, both = cell(lab, SQUEEZED, attack, eps), cell(lab, SQUEEZED_TRAINED, attack, eps)
+        return Outcome(both.accuracy >= alone.accuracy, _change(alone, both), len(both))
+
+    cells = [("clean", 0)] + [(attack, eps) for attack in ATTACKS for eps in EPS_ATTACK[lab.data_set]]
+    return {f"{NAMES[a]}{f', eps {eps}' if eps else ''}": partial(compare, a, eps) for a, eps in cells}
+
+
+def _squeezing(lab: Lab) -> Comparisons:
+    largest = EPS_ATTACK[lab.data_set][-1]
+
+    def good(attack: str, eps: int) -> Outcome:
+        record = cell(lab, SQUEEZED, attack, eps)
+        return Outcome(record.accuracy >= 0.7, accuracy(record), len(record))
+
+    def poor() -> Outcome:
+        record = cell(lab, SQUEEZED, "bim", largest)
+        return Outcome(interval(record)[1] < 0.35, accuracy(record), len(record))
+
+    found = {f"{NAMES[a]}, eps {eps}": partial(good, a, eps) for a in SEARCHED for eps in EPS_ATTACK[lab.data_set]}
+    return found | {f"BIM, eps {largest}": poor}
+
+
+def _rows(attack: str, *rows: Row, worst: bool = False) -> Callable[[str], str]:
+    """The paper's numbers of some rows for an attack, or for the strongest one."""
+    return lambda data_set: " to ".join(printed(data_set, row, attack, strongest=worst) for row in rows)
+
+
+def _texts(**rows: Callable[[str], str]) -> Callable[[str], str]:
+    """Several of the paper's numbers, each after its name."""
+    return lambda data_set: "; ".join(f"{name.replace('_', ' ')} {text(data_set)}" for name, text in rows.items())
+
+
+CLAIMS = (
+    Claim("abstract, 4.3", "Models with PixelDefend beat every other method under the strongest attack.",
+          "the best row with PixelDefend keeps more than the best without, by more than chance: the intervals do not meet.",
+          lambda data_set: PAPER_BEST[data_set], _outperforms),
+    Claim("4.1, 4.3", "Purification restores accuracy (ResNet, BIM).",
+          "it is raised by more than chance; and it comes within five points of the paper's, or above.",
+          _rows("bim", NORMAL, PURIFIED), _restores),
+    Claim("4.3", "It does so for other classifiers and attacks, without modification.",
+          "accuracy is raised by more than chance.",
+          _texts(FGSM=_rows("fgsm", NORMAL, PURIFIED), DeepFool=_rows("deepfool", NORMAL, PURIFIED),
+                 CW=_rows("carlini_wagner", NORMAL, PURIFIED), VGG=_rows("bim", VGG, VGG_PURIFIED, worst=True)),
+          _without_modification),
+    Claim("4.3", "Accuracy on clean images declines only slightly (ResNet).",
+          "the decline, image by image, is no more than the paper's largest; or less than ten points.",
+          _rows("clean", NORMAL, PURIFIED), _declines),
+    Claim("4.3", "More than 70 % under all attacks but the strongest, BIM (ResNet, adversarial FGSM + PixelDefend).",
+          "accuracy exceeds 70 %.",
+          _texts(RAND=_rows("rand", TRAINED_PURIFIED), FGSM=_rows("fgsm", TRAINED_PURIFIED),
+                 DeepFool=_rows("deepfool", TRAINED_PURIFIED), CW=_rows("carlini_wagner", TRAINED_PURIFIED)),
+          _above_70),
+    Claim("4.3", "Added to adversarial FGSM training, PixelDefend sometimes doubles accuracy.",
+          "under the strongest attack accuracy is at least twice that without PixelDefend, at one eps or more.",
+          _rows("bim", FGSM_TRAINED, TRAINED_PURIFIED, worst=True), _doubles),
+    Claim("4.3", "PixelDefend is insensitive to the eps of the attack.",
+          "from the smallest eps to the largest, accuracy under the strongest attack changes by ten points or less.",
+          lambda data_set: "; ".join(printed(data_set, row, strongest=True) for row in LOWER_ROWS), _insensitive),
+    Claim("4.2, app. B", "Sparing likely images raises clean accuracy, at no cost under attack (adversarial FGSM).",
+          "the threshold is within 0.3 bits of the paper's; clean accuracy is not lower than with PixelDefend proper; under "
+          "the strongest attack it is lower by at most one point.",
+          _texts(threshold=lambda data_set: f"{PAPER_THRESHOLD[data_set]}", clean=_rows("clean", *LOWER_ROWS[2:]),
+                 strongest=_rows("bim", *LOWER_ROWS[2:], worst=True)),
+          _adaptive),
+    Claim("4.3", "Adversarial FGSM training defends against FGSM, not against BIM.",
+          "under FGSM accuracy is higher than without it; under BIM it is lower than under FGSM; both by more than chance.",
+          _texts(FGSM=_rows("fgsm", NORMAL, FGSM_TRAINED), BIM=_rows("bim", FGSM_TRAINED)), _fgsm_training),
+    Claim("4.3", "Adversarial BIM training prevents a wider range of attacks.",
+          "under the strongest attack accuracy is higher than with normal and with FGSM training, by more than chance.",
+          _rows("bim", NORMAL, FGSM_TRAINED, BIM_TRAINED, worst=True), lambda lab: _at_each_eps(lab, _bim_training)),
+    Claim("4.3", "Label smoothing is only effective against FGSM.",
+          "under FGSM accuracy is higher than without it, by more than chance; under the strongest attack it is less than "
+          "half of that under FGSM.",
+          _texts(FGSM=_rows("fgsm", NORMAL, SMOOTHED), strongest=_rows("bim", SMOOTHED, worst=True)), _smoothing),
+    Claim("4.3", "Feature squeezing with adversarial training dominates feature squeezing alone in all settings.",
+          "accuracy is at least as high.",
+          _texts(clean=_rows("clean", SQUEEZED, SQUEEZED_TRAINED), BIM=_rows("bim", SQUEEZED, SQUEEZED_TRAINED)),
+          _dominates),
+    Claim("4.3", "Feature squeezing is good against DeepFool and CW, poor against BIM with a large eps.",
+          "accuracy is at least 70 % under DeepFool and CW; below 35 %, with the whole interval, under BIM (largest eps).",
+          _texts(DeepFool=_rows("deepfool", SQUEEZED), CW=_rows("carlini_wagner", SQUEEZED), BIM=_rows("bim", SQUEEZED)),
+          _squeezing),
+)  # fmt: skip

@@ -1,0 +1,163 @@
+"""Tables on the attacks of `endtoend`, in Markdown."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from ..detection import p_values
+from .available import TITLES
+from .conditions import EPS_ATTACK, EPS_DEFEND, Condition, paper_accuracy
+from .endtoend import BIM_EPS, Sizes
+from .tables import percent_interval
+
+LEVEL = 0.05  # of the test for adversarial images
+CALLED = {"clean": "none", "bim": "BIM, unaware of the defence", "bpda": "BPDA"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an attack left of the defended classifier, in numbers of images, and what the detector would have seen.
+
+    ``right`` after purification; ``flagged``: p-value of the image before purification at most `LEVEL`; ``broken``: wrong,
+    but right without the attack; ``unseen``: broken and not flagged. ``bits`` is the mean before purification.
+    """
+
+    images: int
+    right: int
+    flagged: int
+    broken: int
+    unseen: int
+    bits: float
+
+    @property
+    def accuracy(self) -> float:
+        """In percent."""
+        return 100 * self.right / self.images
+
+
+def outcomes(results: Mapping, reference: Tensor) -> dict[tuple[str, int], Outcome]:
+    """By attack ("clean", "bim", "bpda") and eps, from what `endtoend.around_purification` measured.
+
+    ``reference``: bits per dimension of images held out from the density's training, (N,).
+    """
+    cells = {("clean", 0): results["clean"]}
+    cells |= {(attack, int(eps)): cell for eps, pair in results["attacks"].items() for attack, cell in pair.items()}
+    before = right(results["clean"], results["labels"])
+    found = {}
+    for key, cell in cells.items():
+        now = right(cell, results["labels"])
+        flagged = p_values(-torch.tensor(cell["bits"], dtype=torch.float64), -reference) <= LEVEL
+        counts = [int(chosen.sum()) for chosen in (now, flagged, before & ~now, before & ~now & ~flagged)]
+        found[key] = Outcome(len(now), *counts, fmean(cell["bits"]))
+    return found
+
+
+def right(cell: Mapping, labels: Sequence[int]) -> Tensor:
+    """Which of the predictions are the labels, bool (N,); of the first ones, if there are fewer predictions."""
+    return torch.tensor(cell["predictions"]) == torch.tensor(labels[: len(cell["predictions"])])
+
+
+def fooled_by_one(results: Mapping, eps: int) -> tuple[int, int]:
+    """Of the images, how many only BPDA made wrong after purification, and how many only BIM."""
+    aware, unaware = (right(results["attacks"][str(eps)][attack], results["labels"]) for attack in ("bpda", "bim"))
+    return int((unaware & ~aware).sum()), int((aware & ~unaware).sum())
+
+
+def outcome_table(found: Mapping[tuple[str, int], Outcome], data_set: str) -> str:
+    """A row for each attack and eps, in the order clean, then by eps; with the paper's numbers for PixelDefend."""
+    heads = ["attack", "eps", "n", "accuracy in %", "the paper", "bits per<br>dimension", "flagged in %", "made<br>wrong",
+             "of these<br>not flagged"]  # fmt: skip
+    lines = ["| " + " | ".join(heads) + " |", "|---|--:|--:|:-:|:-:|:-:|:-:|:-:|:-:|"]
+    for (attack, eps), cell in sorted(found.items(), key=lambda item: item[0][1]):
+        paper = None if attack == "bpda" else paper_of(data_set, attack, eps)
+        cells = [CALLED[attack], str(eps or ""), str(cell.images), _share(cell.right, cell.images)]
+        cells += ["" if paper is None else f"{paper:.0f}", f"{cell.bits:.2f}", _share(cell.flagged, cell.images)]
+        cells += [str(cell.broken), str(cell.unseen)] if eps else ["", ""]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def paper_of(data_set: str, attack: str, eps: int) -> float | None:
+    """The paper's accuracy in percent of the ResNet behind PixelDefend; of clean images in the first column."""
+    condition = Condition(data_set, attack, eps, "pixeldefend", EPS_DEFEND[data_set])
+    return paper_accuracy(condition, eps=eps or EPS_ATTACK[data_set][0])
+
+
+def _share(count: int, images: int) -> str:
+    return f"**{100 * count / images:.1f}**<br>{percent_interval(count, images)}"
+
+
+def flow_table(flow: Sequence[Mapping]) -> str:
+    """What `endtoend.measure_flow` found, a row for each temperature; ranges are over the images."""
+    heads = ["temperature", "n", "levels from<br>greedy", "size after / before", "sub-pixels with<br>gradient 0, in %",
+             "images with<br>no gradient", "same sign as<br>straight-through, in %"]  # fmt: skip
+    lines = ["| " + " | ".join(heads) + " |", "|--:|--:|:-:|:-:|:-:|:-:|:-:|"]
+    for row in flow:
+        ratios = [after / before for after, before in zip(row["outgoing"], row["incoming"], strict=True)]
+        cells = [f"{row['temperature']:g}", str(len(ratios)), f"{fmean(row['from_greedy']):.2f}"]
+        cells += [f"{min(ratios):.2g} to {max(ratios):.2g}", f"{100 * fmean(row['zero_share']):.1f}"]
+        cells += [f"{standing_still(row)} of {len(ratios)}", f"{100 * fmean(row['same_sign']):.0f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def standing_still(row: Mapping) -> int:
+    """Images whose gradient is 0 in every sub-pixel. BIM, which follows its sign, returns them as they were."""
+    return sum(share == 1 for share in row["zero_share"])
+
+
+def through_table(through: Mapping[str, Mapping], around: Mapping[str, Mapping], sizes: Mapping[str, Sizes]) -> str:
+    """What BIM through the softened purification did, a row for each data set; on whole images with BPDA beside it.
+
+    ``through`` and ``around``: by data set, what the functions of `endtoend` returned with these ``sizes``. Right and loss
+    are those of the classifier behind greedy purification.
+    """
+    heads = ["images", "n", "returned<br>unchanged", "right<br>before", "right after<br>BIM", "right after<br>BPDA",
+             "mean loss<br>before", "after<br>BIM", "after<br>BPDA"]  # fmt: skip
+    lines = ["| " + " | ".join(heads) + " |", "|---|" + "--:|" * (len(heads) - 1)]
+    for data_set, results in through.items():
+        side, changes = sizes[data_set].side, results["bim"]["largest_change"]
+        count = len(changes)
+        compared = [results["clean"], results["bim"], around[data_set]["attacks"][str(BIM_EPS)]["bpda"]]
+        rights = [str(int(right(cell, results["labels"])[:count].sum())) for cell in compared]
+        losses = [f"{fmean(cell['loss'][:count]):.3g}" for cell in compared]
+        if side is not None:  # BPDA had other images
+            rights[-1] = losses[-1] = ""
+        title = TITLES[data_set] + ("" if side is None else f", the middle {side} x {side} pixels")
+        cells = [title, str(count), str(changes.count(0)), *rights, *losses]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def claims_table(found: Mapping[str, Mapping[tuple[str, int], Outcome]]) -> str:
+    """Who found what with attacks that know the defence: the authors, those who broke it, and this book.
+
+    ``found``: by data set, what `outcomes` returned. The first two rows are quotations.
+    """
+    heads = ["source", "data set", "attack on classifier and PixelDefend", "eps", "n", "accuracy in %"]
+    lines = ["| " + " | ".join(heads) + " |", "|---|---|---|:-:|:-:|:-:|"]
+    lines.append('| Song et al. (2018) | not said | BIM, unrolled purification | not said | 100 | "failed to fool" |')
+    lines.append("| Athalye et al. (2018) | CIFAR-10 | BPDA | 8 | | **9** |")
+    for data_set, cells in found.items():
+        for (attack, eps), cell in cells.items():
+            if attack == "bpda":
+                share = _share(cell.right, cell.images)
+                lines.append(f"| this book | {TITLES[data_set]} | BPDA | {eps} | {cell.images} | {share} |")
+    return "\n".join(lines)
+
+
+def broken_summary(results: Mapping, found: Mapping[tuple[str, int], Outcome], data_set: str) -> str:
+    """A Markdown list, an item for each eps: what BPDA leaves, and what BIM does that does not know of the defence."""
+    items = []
+    for (attack, eps), cell in found.items():
+        if attack == "bpda":
+            aware, unaware = fooled_by_one(results, eps)
+            items.append(
+                f"- {TITLES[data_set]}, $\\epsilon = {eps}$: BIM leaves {found['bim', eps].accuracy:.1f} % of {cell.images} "
+                f"images right after purification, BPDA {cell.accuracy:.1f} %. Of the same images, {aware} are wrong after "
+                f"BPDA only, {unaware} after BIM only."
+            )
+    return "\n".join(items)
