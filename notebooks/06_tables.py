@@ -125,9 +125,9 @@ glue("clean_purified", 100 * by_title[purified, "clean", 0].accuracy, display=Fa
 # 4.2). The paper sets the threshold "at the lowest value which did not decrease the performance of the strongest adversary",
 # on validation data. Its text puts the threshold on the *probability*, of which the lowest is the highest in bits per
 # dimension; read so, the rule leaves alone as many images as it can without giving ground to the strongest attack.
-# {numref}`fig-threshold` applies it to held-out training images, attacked by FGSM and BIM.
+# {numref}`fig-adaptive-threshold` applies it to held-out training images, attacked by FGSM and BIM.
 
-# %% mystnb={"figure": {"name": "fig-threshold", "caption": "Fashion-MNIST, ResNet trained on FGSM examples, held-out images: accuracy when only images above a threshold are purified. At the left end all images are purified, at the right end none. The dashed line is the threshold chosen here, the dotted one the paper's."}, "image": {"alt": "Accuracy against the threshold: on clean images it rises, under the strongest attacks it is level at first and then falls.", "width": "560px"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-adaptive-threshold", "caption": "Fashion-MNIST, ResNet trained on FGSM examples, held-out images: accuracy when only images above a threshold are purified. At the left end all images are purified, at the right end none. The dashed line is the threshold chosen here, the dotted one the paper's."}, "image": {"alt": "Accuracy against the threshold: on clean images it rises, under the strongest attacks it is level at first and then falls.", "width": "560px"}} tags=["hide-input"]
 outcome = lab.held_out("resnet", "adversarial-fgsm", EPS_DEFEND[lab.data_set])
 chosen = adaptive.choose_threshold(outcome, EPS_ATTACK[lab.data_set])
 glue("threshold", chosen, display=False)

@@ -233,7 +233,7 @@ def test_the_flow_table(through):
 def test_the_table_of_bim_through_the_relaxation():
     bim_cell = {"predictions": [1, 0], "loss": [2.0, 4.0], "largest_change": [0, 8]}
     through = {"labels": [1, 1, 2], "clean": {"predictions": [1, 1, 2], "loss": [1.0, 2.0, 9.0]}, "bim": bim_cell}
-    around = {"attacks": {"8": {"bpda": {"predictions": [0, 0, 0], "loss": [5.0, 6.0, 9.0]}}}}
+    around = {"attacks": {"8": {"bpda": {"predictions": [0, 0, 0, 1], "loss": [5.0, 6.0, 9.0, 9.0]}}}}  # of more images
     sizes = {"fashion-mnist": Sizes(3, 1, 3, 2), "cifar10": Sizes(3, 1, 3, 2, side=16)}
     table = endtoend_tables.through_table(dict.fromkeys(sizes, through), dict.fromkeys(sizes, around), sizes).split("\n")
     assert table[2] == "| Fashion-MNIST | 2 | 1 | 2 | 1 | 0 | 1.5 | 3 | 5.5 |"

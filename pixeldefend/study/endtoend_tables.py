@@ -56,8 +56,9 @@ def outcomes(results: Mapping, reference: Tensor) -> dict[tuple[str, int], Outco
 
 
 def right(cell: Mapping, labels: Sequence[int]) -> Tensor:
-    """Which of the predictions are the labels, bool (N,); of the first ones, if there are fewer predictions."""
-    return torch.tensor(cell["predictions"]) == torch.tensor(labels[: len(cell["predictions"])])
+    """Which of the predictions are the labels, bool (N,); of the first images only, where one list is the shorter."""
+    count = min(len(cell["predictions"]), len(labels))
+    return torch.tensor(cell["predictions"][:count]) == torch.tensor(labels[:count])
 
 
 def fooled_by_one(results: Mapping, eps: int) -> tuple[int, int]:
