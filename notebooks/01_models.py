@@ -24,7 +24,8 @@ densities = trained.densities()
 absent = [TITLES[data_set] for data_set, lab in labs.items() if not lab.has_density]
 glue("data", Markdown(trained.data_table(first)), display=False)
 glue("densities", Markdown(trained.density_table(densities)), display=False)
-glue("absent", Markdown(f"No density of {' or '.join(absent)} is shipped." if absent else "Both data sets have one."), display=False)
+missing = f"For {' and '.join(absent)} there is none yet that the other chapters could use; an unfinished one is marked."
+glue("absent", Markdown(missing if absent else "Both data sets have one."), display=False)
 glue("classifiers", Markdown(trained.classifier_table()), display=False)
 for network in architecture.TABLES:
     glue(network, Markdown(architecture.architecture_table(network)), display=False)

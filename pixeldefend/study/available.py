@@ -24,7 +24,7 @@ def shown(labs: dict[str, Lab]) -> str:
     absent = [TITLES[data_set] for data_set in EPS_ATTACK if data_set not in labs]
     text = f"{names} {'are' if len(labs) > 1 else 'is'} shown."
     if absent:
-        text += f" {' and '.join(absent)} is left out: its density or its ResNet is not shipped with this book."
+        text += f" {' and '.join(absent)} is left out: this book has no density of it that is good enough yet, or no ResNet."
     return text
 
 

@@ -76,8 +76,8 @@ def _lacking(lab: Lab) -> list[tuple[str, str]]:
     """Weights that do not exist, and the rows of the table that wait for them."""
     found = []
     if not lab.has_density:
-        found.append(("everything that needs the density", f"no density is shipped (looked for: "
-                      f"{' or '.join(DENSITIES[lab.data_set])})"))  # fmt: skip
+        found.append(("everything that needs the density", f"no density is shipped that is good enough "
+                      f"({' or '.join(DENSITIES[lab.data_set])})"))  # fmt: skip
     for row in UPPER_ROWS:
         name = classifier_name(lab.data_set, row.network, row.training)
         if row.defence == "none" and name not in saved_classifiers():
