@@ -4,7 +4,6 @@ Colours are those of Okabe and Ito, one per kind of image throughout the book; l
 readers (and printers) without colour.
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -70,17 +69,8 @@ def kind_of(name: str) -> str:
     return max(begun, key=lambda kind: len(NAMES[kind]), default=name)
 
 
-def bits_histogram(groups: Mapping[str, Tensor], *, bins: int = 40, title: str = "") -> Figure:
-    """Histograms of bits per dimension, one outline per group (figure 2a); ``groups`` maps a kind to its (N,) scores."""
-    figure = Figure(figsize=(7, 3.6))
-    axes = figure.subplots()
-    draw_bits(axes, groups, bins=bins)
-    axes.set_title(title)
-    return figure
-
-
 def draw_bits(axes, groups: Mapping[str, Tensor], *, bins: int = 40) -> None:
-    """Draw the panel of `bits_histogram`."""
+    """Histograms of bits per dimension, one outline per group (figure 2a); ``groups`` maps a kind to its (N,) scores."""
     values = np.concatenate([v.numpy() for v in groups.values()])
     edges = np.linspace(values.min(), values.max(), bins + 1)
     for kind, scores in groups.items():
@@ -92,47 +82,23 @@ def draw_bits(axes, groups: Mapping[str, Tensor], *, bins: int = 40) -> None:
     axes.legend()
 
 
-def p_value_histograms(groups: Mapping[str, Tensor], *, bins: int = 20, columns: int = 3) -> Figure:
-    """One histogram of p-values per group (figure 3), with the level of a uniform distribution dashed."""
-    rows = math.ceil(len(groups) / columns)
-    figure = Figure(figsize=(2.6 * columns, 2.3 * rows), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(rows, columns, sharex=True)).ravel()
-    for letter, (axes, (kind, values)) in enumerate(zip(panels, groups.items(), strict=False)):
-        draw_p_values(axes, values, kind, bins=bins)
-        axes.set_title(f"({chr(97 + letter)}) {kind}", fontsize=10)
-        if letter % columns == 0:
-            axes.set_ylabel("fraction of images")
-        if letter + columns >= len(groups):
-            axes.set_xlabel("p-value")
-            axes.tick_params(labelbottom=True)
-    for axes in panels[len(groups) :]:
-        axes.remove()
-    return figure
-
-
 def draw_p_values(axes, values: Tensor, kind: str, *, bins: int = 20) -> None:
-    """Draw a panel of `p_value_histograms`; ``kind`` begins with a name in `conditions.NAMES`."""
+    """A histogram of p-values (figure 3), with the level of a uniform distribution dashed.
+
+    ``kind`` begins with a name in `conditions.NAMES`.
+    """
     colour, weights = COLOURS.get(kind_of(kind), OTHER), np.full(len(values), 1 / len(values))
     axes.hist(values.numpy(), np.linspace(0, 1, bins + 1), weights=weights, color=colour, alpha=0.75)
     axes.axhline(1 / bins, color="#555555", linestyle="--", linewidth=1)
     axes.set(xlim=(0, 1))
 
 
-def roc_curves(curves: Mapping[str, object]) -> Figure:
-    """ROC curves (figure 6a); ``curves`` maps a name to a `pixeldefend.detection.ROC`.
+def draw_roc(axes, curves: Mapping[str, object]) -> None:
+    """ROC curves (figure 6), but for their legend; ``curves`` maps a name to a `pixeldefend.detection.ROC`.
 
     A name begins with that of its attack in `conditions.NAMES`. Curves of one attack differ in width: the first is the
     thinnest.
     """
-    figure = Figure(figsize=(6.8, 4.2), layout="constrained")
-    axes = figure.subplots()
-    draw_roc(axes, curves)
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)  # beside: there may be a dozen curves
-    return figure
-
-
-def draw_roc(axes, curves: Mapping[str, object]) -> None:
-    """Draw the panel of `roc_curves`, but for its legend."""
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle=(0, (1, 2)))
     drawn = Counter()
     for name, curve in curves.items():
