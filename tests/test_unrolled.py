@@ -39,7 +39,7 @@ def test_cold_it_is_greedy_purification(channels):
     greedy = PixelDefend(density, eps_defend=EPS)(images)
     cold = (UnrolledPurification(density, eps_defend=EPS, temperature=1e-6)(images / 255) * 255).round().to(torch.uint8)
     same = (cold == greedy).flatten(1).all(1)
-    assert same.float().mean() > 0.9  # in the others two levels are, but for rounding, equally likely
+    assert same.float().mean() > 0.7  # in the others two levels are, but for rounding, equally likely: see below
     log_probs = density.conditional_log_probs(cold)
     distance = torch.arange(256) - images[..., None].int()
     best = log_probs.masked_fill(distance.abs() > EPS, -torch.inf).amax(-1)
