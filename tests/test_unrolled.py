@@ -37,13 +37,16 @@ def small_net(channels: int) -> nn.Module:
 def test_cold_it_is_greedy_purification(channels):
     density, images = peaked_density(channels), random_images(12, channels, 8, 8, seed=1)
     greedy = PixelDefend(density, eps_defend=EPS)(images)
-    cold = (UnrolledPurification(density, eps_defend=EPS, temperature=1e-6)(images / 255) * 255).round().to(torch.uint8)
+    levels = UnrolledPurification(density, eps_defend=EPS, temperature=1e-6)(images / 255) * 255
+    cold = levels.round().to(torch.uint8)
     same = (cold == greedy).flatten(1).all(1)
     assert same.float().mean() > 0.7  # in the others two levels are, but for rounding, equally likely: see below
     log_probs = density.conditional_log_probs(cold)
     distance = torch.arange(256) - images[..., None].int()
     best = log_probs.masked_fill(distance.abs() > EPS, -torch.inf).amax(-1)
-    assert torch.allclose(log_probs.gather(-1, cold[..., None].long())[..., 0], best, atol=1e-5)
+    settled = (levels - cold).abs() < 1e-3  # elsewhere two levels tie, and their mean came out
+    assert settled.double().mean() > 0.99
+    assert torch.allclose(log_probs.gather(-1, cold[..., None].long())[..., 0][settled], best[settled], atol=1e-4)
     warm = UnrolledPurification(density, eps_defend=EPS, temperature=1.0)(images / 255) * 255
     assert (warm - greedy).abs().mean() > 0.5  # a warm one is another defence
 
