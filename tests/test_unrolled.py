@@ -44,8 +44,9 @@ def test_cold_it_is_greedy_purification(channels):
     log_probs = density.conditional_log_probs(cold)
     distance = torch.arange(256) - images[..., None].int()
     best = log_probs.masked_fill(distance.abs() > EPS, -torch.inf).amax(-1)
-    settled = (levels - cold).abs() < 1e-3  # elsewhere two levels tie, and their mean came out
-    assert settled.double().mean() > 0.99
+    # where two levels tie their mean comes out, and what follows in that image has another context
+    settled = ((levels - cold).abs() < 1e-3).flatten(1).all(1)
+    assert settled.float().mean() > 0.7
     assert torch.allclose(log_probs.gather(-1, cold[..., None].long())[..., 0][settled], best[settled], atol=1e-4)
     warm = UnrolledPurification(density, eps_defend=EPS, temperature=1.0)(images / 255) * 255
     assert (warm - greedy).abs().mean() > 0.5  # a warm one is another defence
