@@ -59,7 +59,7 @@ glue("choice_images", choices.IMAGES, display=False)
 # :::
 #
 # A verdict is about the claim *as measured here*: smaller numbers of images, networks trained for less time
-# ({doc}`01_models`), and for CIFAR-10 a density smaller than the paper's. A claim that does not hold here is not thereby
+# ({doc}`01_models`), and for CIFAR-10 no density that is good enough yet. A claim that does not hold here is not thereby
 # refuted, and one that holds is not thereby safe: the attacks in claims on accuracy do not know of the purification, and
 # {doc}`08_end_to_end` shows what one does that knows.
 

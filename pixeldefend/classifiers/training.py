@@ -8,8 +8,8 @@ what each of them minimises is in `losses`.
 
 Two things are our own, for machines on which 200 epochs take days. The *one-cycle* schedule (Smith & Topin, "Super-
 convergence", 2018) raises the learning rate linearly over the first fifth of the run and lets it fall linearly to zero over
-the rest. A *warm start* goes on from the weights of a classifier that is already trained, with a tenth of the learning
-rate, over fewer epochs.
+the rest. A *warm start* goes on from the weights of a classifier that is already trained, by default with a tenth of the
+learning rate, over fewer epochs.
 """
 
 from dataclasses import asdict, dataclass
@@ -163,7 +163,7 @@ def train_classifier(
         learning_rate: its highest value; ``None`` for the authors' 0.1, or 0.01 with ``start``.
         adversarial_std: of the eps of adversarial training, in colour levels. The paper has 8, and 8 or 25 for
             Fashion-MNIST. It is not part of the classifier's name: give another one its own ``folder`` and ``weights``.
-        start: go on from the shipped classifier that was trained this way, for example "normal", our own, not the
+        start: go on from the shipped classifier that was trained this way, for example "normal"; our own, not the
             paper's.
         folder: for the checkpoint and the log; ``None`` for a folder in ``runs/classifiers``.
         weights: folder of classifiers to save to; ``None`` for the repository's ``data/weights/classifiers``.

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..checks import CLASSES
 from .figures import label
 from .records import Record
 from .tables import wilson_interval
 
-CLASSES = 10
 SEED = 0
 PAPER_THRESHOLD = 4.5  # bits per dimension, for CIFAR-10
 PAPER_IMAGES = 10_000

@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
+from ..detection import Z_95
 from .conditions import ALL_ATTACKS, ATTACKS, EPS_ATTACK, NAMES, SEARCHED, Condition, Row, paper_accuracy
 from .records import Record
 
 
-def wilson_interval(successes: int, trials: int, *, z: float = 1.959964) -> tuple[float, float]:
+def wilson_interval(successes: int, trials: int, *, z: float = Z_95) -> tuple[float, float]:
     """Wilson's score interval for a proportion, 95 % by default: (low, high) in 0..1.
 
     Raises:
