@@ -48,7 +48,7 @@ glue("last_quarter", small.quarters[3], display=False)
 # colour photographs of animals and vehicles; both have ten classes ({numref}`fig-classes`). A *sub-pixel* is one number of an
 # image, from 0 to 255: one per pixel if it is grey, three if it has colours.
 #
-# :::{table} The data sets and how they are used here.
+# :::{table} The data sets and how they are used here. Numbers of images are those of the published files.
 # :name: tbl-data
 #
 # ```{glue:md} data
@@ -120,7 +120,7 @@ figures.gallery(trained.rows_of_samples(labs.values()))
 # The paper attacks a ResNet and a VGG, and trains the ResNet in three more ways: on adversarial images from FGSM, on those from
 # BIM, and with smoothed labels. {numref}`tbl-trained` says which of them exist.
 #
-# :::{table} The classifiers: accuracy on all test images, with 95 % Wilson intervals. "More" epochs: of a warm start, at a lower learning rate, from weights that had been trained before.
+# :::{table} The classifiers: accuracy on all test images, with 95 % Wilson intervals. "More" epochs: of a warm start, from weights that had been trained before; "in all": with those, where their number is known.
 # :name: tbl-trained
 #
 # ```{glue:md} classifiers
@@ -128,9 +128,10 @@ figures.gallery(trained.rows_of_samples(labs.values()))
 # ```
 # :::
 #
-# The authors train each classifier for about 200 epochs. The warm start is our own and saves time: an epoch on BIM examples costs as
-# much as four without. The adversarially trained networks start from the normally trained one, the one with smoothed labels from a
-# shorter run of its own kind; that of CIFAR-10 from a first run of its own, whose weights are not shipped. The $\epsilon$ of adversarial
+# The authors train each classifier for about 200 epochs. The warm start is our own and saves time: an epoch on BIM examples costs
+# several times as much as one without. The adversarially trained networks start from the normally trained one. That with smoothed
+# labels starts from a shorter run of its own kind on Fashion-MNIST, and from the normally trained one on CIFAR-10, whose ResNet had
+# itself been through two shorter runs (8 and 3 epochs), whose weights are not shipped. The $\epsilon$ of adversarial
 # training is that for CIFAR-10, a standard deviation of 8 levels; for Fashion-MNIST the paper names 8 and 25, without saying which column of its table belongs to which.
 #
 # ### Layer by layer
@@ -161,4 +162,4 @@ figures.gallery(trained.rows_of_samples(labs.values()))
 #
 # Every image is standardised before the first layer, to mean 0 and standard deviation 1; the paper does not mention it, the authors'
 # code does it. In two places the code builds other networks than the appendix describes: it has half as many residual blocks, and a
-# VGG with one more feature block. Here the appendix is followed. Its VGG has 12 layers with weights, although appendix B speaks of 16.
+# wider VGG with one more feature block. Here the appendix is followed. Its VGG has 12 layers with weights, although appendix B speaks of 16.

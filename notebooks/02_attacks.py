@@ -3,7 +3,7 @@
 #
 # Five ways to change an image so that a classifier gets it wrong (section 2.1 of {cite:t}`song2018pixeldefend`), and the
 # defences that the paper compares PixelDefend with (section 2.2). All attacks are *white-box*: they know the weights of the
-# classifier. None of them knows what may stand in front of it.
+# classifier. None of them knows of PixelDefend; how much some know of feature squeezing, {doc}`06_tables` says.
 
 # %% tags=["parameters"]
 profile = "laptop"
@@ -40,28 +40,26 @@ glue("adversarial_weight", ADVERSARIAL_WEIGHT, display=False)
 # range from black to white.
 
 # %% mystnb={"figure": {"name": "fig-attacks", "caption": "A test image and what each attack makes of it with {math}`\\epsilon = 8`. Below: the change, magnified (grey is none), and the class that the ResNet sees."}, "image": {"alt": "The same item of clothing seven times, hardly distinguishable; below, seven different patterns of change.", "width": "760px"}} tags=["hide-input"]
-candidates = lab.profile.images_for(Condition(lab.data_set, TUNED, small)) or lab.profile.gallery
-fooled = predict(net, lab.attacked(Condition(lab.data_set, "bim", small), limit=candidates)) != lab.test.labels[:candidates]
-right = predict(net, lab.test.images[:candidates]) == lab.test.labels[:candidates]
-shown = int((fooled & right).int().argmax())  # the first image that the ResNet gets right and BIM makes it get wrong
-clean = lab.test.images[shown]
-attacked = {a: lab.attacked(Condition(lab.data_set, a, small), limit=shown + 1)[shown] for a in ALL_ATTACKS}
-seen = predict(net, torch.stack([clean, *attacked.values()]))
-captions = {a: lab.test.classes[c] for a, c in zip(["clean", *attacked], seen, strict=True)}
-figures.attack_gallery(clean, attacked, eps=small, captions=captions)
+perturbations.one_image(lab, FIGURE_EPS, ALL_ATTACKS)
 
 # %% [markdown]
 # - **RAND** adds an integer drawn uniformly from $-\epsilon, \dots, \epsilon$ to every sub-pixel. It knows nothing and is
 #   the baseline.
 # - **FGSM**, the fast gradient sign method {cite:p}`goodfellow2015explaining`, takes one step of size $\epsilon$ uphill on
-#   the loss: $X + \epsilon \,\operatorname{sign} \nabla_X L(X, y)$.
+#   the loss $L$, {eq}`eq-fgsm`.
 # - **BIM**, the basic iterative method {cite:p}`kurakin2017adversarialexamples`, takes steps of one level and comes back into the
-#   ball after each: $\lfloor \min(\epsilon + 4, 1.25 \epsilon) \rfloor$ of them, {glue:text}`bim_small:d` at
+#   ball after each, {eq}`eq-bim`: $\lfloor \min(\epsilon + 4, 1.25 \epsilon) \rfloor$ of them, {glue:text}`bim_small:d` at
 #   $\epsilon =$ {glue:text}`small:d` and {glue:text}`bim_large:d` at {glue:text}`large:d`. It has no random start.
 # - **DeepFool** {cite:p}`moosavi2016deepfool` looks for the *nearest* wrong image: it walks to the boundary of the
 #   linearised classifier, again and again, until the prediction changes. Only then is the result clipped to $\epsilon$.
 # - **Carlini-Wagner** {cite:p}`carlini2017towards` also looks for a small change, by descending a loss that weighs being
 #   misclassified against being far away. *CW* is the setting that the authors' code runs; *CW, tuned* is ours.
+#
+# $$ X^\text{adv} = X + \epsilon \operatorname{sign} \nabla_X L(X, y) $$ (eq-fgsm)
+#
+# $$ X_0 = X, \qquad X_{n+1} = \operatorname{Clip}_X^\epsilon \left( X_n + \operatorname{sign} \nabla_X L(X_n, y) \right) $$ (eq-bim)
+#
+# where $\operatorname{Clip}_X^\epsilon$ takes each sub-pixel back to within $\epsilon$ of $X$ and to 0..255.
 #
 # {cite:t}`song2018pixeldefend` do not say which norm DeepFool and CW minimise. Their code takes the largest change of any
 # pixel ($L_\infty$), and so does this book. It also leads FGSM and DeepFool away from the class that the network
@@ -155,9 +153,9 @@ glue("tuned", Markdown("\n".join(lines)), display=False)
 # ```
 # :::
 #
-# On the same {glue:text}`n_dear:d` images, CW as published leaves {glue:text}`carlini_wagner_8:.1f` % at $\epsilon = 8$, the
-# tuned one {glue:text}`carlini_wagner_tuned_8:.1f` %, and plain BIM {glue:text}`bim_8:.1f` %. A column "CW" that is full of
-# high numbers says little unless one knows which it was.
+# On the same {glue:text}`n_dear:d` images, CW with the released settings leaves {glue:text}`carlini_wagner_8:.1f` % at
+# $\epsilon = 8$ (the paper: 20 %), the tuned one {glue:text}`carlini_wagner_tuned_8:.1f` %, and plain BIM {glue:text}`bim_8:.1f` %.
+# A column "CW" that is full of high numbers says little unless one knows which it was.
 #
 # One more departure: the authors' DeepFool lets its images leave the range of colours and then rescales the *whole image*
 # to fit. That changes every pixel for reasons that have nothing to do with the attack, and is not done here.
@@ -174,12 +172,19 @@ glue("tuned", Markdown("\n".join(lines)), display=False)
 # - **Feature squeezing** {cite:p}`xu2018feature`. The image is reduced to few colours ({glue:text}`levels:d` on Fashion-MNIST)
 #   and smoothed by a 2 x 2 median; the classifier stays as it is. {numref}`fig-squeeze` shows it.
 #
-# The first two change the classifier, the third the image, as PixelDefend does.
+# The first two change the classifier, the third the image, as PixelDefend does. Of the {glue:text}`n_squeezed:d` images in
+# {numref}`fig-squeeze` the ResNet classifies {glue:text}`squeezed_right_clean:d` correctly when they are clean,
+# {glue:text}`squeezed_right_bim:d` after BIM, and {glue:text}`squeezed_right_squeezed:d` of the attacked ones once they are squeezed: the
+# noise is coarser, but most of it is still there.
 
 # %% mystnb={"figure": {"name": "fig-squeeze", "caption": "Test images, attacked by BIM with {math}`\\epsilon = 8`, and squeezed. Below each image: the class that the ResNet sees."}, "image": {"alt": "Three rows of clothing images: clean, attacked, and squeezed, the last with few shades of grey.", "width": "720px"}} tags=["hide-input"]
 n = lab.profile.gallery
 adversarial = lab.attacked(Condition(lab.data_set, "bim", small), limit=n)
 rows = {"clean": lab.test.images[:n], "BIM": adversarial, "squeezed": squeeze(adversarial, levels=SQUEEZE_LEVELS[lab.data_set])}
+glue("n_squeezed", n, display=False)
+for title, shown_images in rows.items():
+    right_now = int((predict(net, shown_images) == lab.test.labels[:n]).sum())
+    glue(f"squeezed_right_{title.lower()}", right_now, display=False)
 names = {title: [lab.test.classes[c] for c in predict(net, images)] for title, images in rows.items()}
 figures.gallery(rows, captions=names)
 

@@ -37,8 +37,8 @@ glue("shown", Markdown(shown(labs)), display=False)
 # Fashion-MNIST and 16 on CIFAR-10, no less than the largest $\epsilon$ of the attacks in its tables.
 #
 # Run naively this needs the network once per pixel, 784 times per image. Only the newest pixel is new, though, so every
-# intermediate result can be computed once and kept; then purifying costs about as much arithmetic as a few passes
-# ({doc}`09_cost`).
+# intermediate result can be computed once and kept; then purifying costs about as much arithmetic as one pass over the
+# whole image ({doc}`09_cost`).
 #
 # ```{glue:md} shown
 # :format: myst
@@ -57,13 +57,13 @@ purification_figures.galleries(examples, width=1.25)
 # %% tags=["remove-output", "hide-input"]
 galleries = {name: purified.gallery(lab, "fgsm", GALLERY_EPS[name]) for name, lab in labs.items()}
 lines = [
-    f"- {TITLES[name]}: right about {panel.right('before')} of these {len(panel.captions['before'])} images before "
-    f"purification, and about {panel.right('purified')} after it."
+    f"- {TITLES[name]}: {panel.right('before')} of these {len(panel.captions['before'])} images before purification, "
+    f"{panel.right('purified')} after it."
     for name, panel in examples.items()
 ]
 glue("right_in_example", Markdown("\n".join(lines)), display=False)
 lines = [
-    f"- {TITLES[name]}, $\\epsilon = {GALLERY_EPS[name]}$: right about {panel.right('clean')} of the "
+    f"- {TITLES[name]}, $\\epsilon = {GALLERY_EPS[name]}$: {panel.right('clean')} of the "
     f"{len(panel.captions['clean'])} images when clean, {panel.right('FGSM')} after FGSM, and {panel.right('purified')} after "
     f"purification with $\\epsilon_\\text{{defend}} = {EPS_DEFEND[name]}$."
     for name, panel in galleries.items()
@@ -71,7 +71,7 @@ lines = [
 glue("right_in_galleries", Markdown("\n".join(lines)), display=False)
 
 # %% [markdown]
-# The ResNet is
+# The ResNet classifies correctly:
 #
 # ```{glue:md} right_in_example
 # :format: myst
@@ -90,6 +90,8 @@ glue("right_in_galleries", Markdown("\n".join(lines)), display=False)
 purification_figures.galleries(galleries)
 
 # %% [markdown]
+# The ResNet classifies correctly:
+#
 # ```{glue:md} right_in_galleries
 # :format: myst
 # ```
@@ -171,7 +173,7 @@ purification_figures.purifier_strips(comparisons)
 #
 # So the paper's observation can be had, and so can its opposite. What the authors climbed, with which tolerances and in which
 # units, is not known, and these runs cannot tell why theirs failed. In likelihood, greedy decoding has no clear advantage here
-# over a search with a useful gradient. It has one in cost: about as much arithmetic as a few passes of the network, where a run of
+# over a search with a useful gradient. It has one in cost: about as much arithmetic as one pass of the network, where a run of
 # L-BFGS-B took {glue:text}`evaluations_continuous:.0f` passes forward and back on average. And one conclusion of the paper loses its
 # support: section 4.4 takes the failure as evidence that gradient-based attacks on the whole system must be hard.
 

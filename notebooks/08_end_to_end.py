@@ -113,8 +113,8 @@ endtoend_figures.chain_panels(through)
 #
 # {numref}`tbl-through` follows the attack to its end: BIM with $\epsilon =$ {glue:text}`bim_eps:d`,
 # {glue:text}`bim_steps:d` steps, through the purification softened with $T =$ {glue:text}`warm:.1f`, judged by the real one.
-# It returns {glue:text}`bim_still:d` of {glue:text}`n_bim:d` Fashion-MNIST images unchanged, and the ResNet is right about
-# {glue:text}`bim_right:d` of them after purification. The mean loss has gone from {glue:text}`loss_before:.4f` to
+# It returns {glue:text}`bim_still:d` of {glue:text}`n_bim:d` Fashion-MNIST images unchanged, and after purification the ResNet
+# classifies {glue:text}`bim_right:d` of them correctly. The mean loss has gone from {glue:text}`loss_before:.4f` to
 # {glue:text}`bim_loss:.4f` nats; the attack of the next section comes to {glue:text}`bpda_loss:.4f` on the same images. So few
 # images decide nothing between the two attacks. But softened, this one does not stand still, and with more images and more
 # temperatures it might do better than the authors'; that was not tried, because of its cost.
@@ -176,7 +176,7 @@ endtoend_figures.accuracy_by_steps(around, steps={name: of.steps for name, of in
 # $\epsilon = 25$ to {glue:text}`bpda_accuracy_large:.0f` % and {glue:text}`bim_accuracy_large:.0f` %. Attacks of the second
 # kind, with which the paper's tables and those of {doc}`06_tables` are made, flatter the defence. In {numref}`fig-bpda-steps`
 # the curves flatten, but they have not quite stopped falling when the steps end. For as many steps as the smaller
-# $\epsilon$ has levels, the two attacks on Fashion-MNIST are one and the same.
+# $\epsilon$ has levels, the runs with the two $\epsilon$ are one and the same.
 #
 # This is far from the 9 % that {cite:t}`athalye2018obfuscated` were left with on CIFAR-10. One plain difference is the room
 # that the two sides have: on Fashion-MNIST the purification may move a pixel by 32 levels, four times an $\epsilon$ of 8; on

@@ -141,10 +141,11 @@ def verdicts(claims_of, lab) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("data_set", "exceptions"),
     [
-        # 83 to 82 under DeepFool with eps 25
-        ("fashion-mnist", {"Feature squeezing with adversarial training dominates": "holds in part"}),
-        # 71/46/24 under the strongest attack; 68/67 under FGSM
-        ("cifar10", {"PixelDefend is insensitive": "does not hold", "More than 70 %": "holds in part"}),
+        # 51 under BIM with eps 8, 93 clean; 89/88 to 89/84 under CW
+        ("fashion-mnist", {"Adversarial FGSM training successfully": "holds in part", "Sparing likely": "holds in part"}),
+        # 71/46/24 under the strongest attack; 68/67 under FGSM; 85/85/85 to 82/81/82 under DeepFool
+        ("cifar10", {"PixelDefend is insensitive": "does not hold", "More than 70 %": "holds in part",
+                     "Sparing likely": "holds in part"}),  # fmt: skip
     ],
 )
 def test_the_papers_own_accuracies_agree_with_all_but_a_few_of_its_claims(data_set, exceptions):
@@ -220,15 +221,16 @@ def test_the_density_and_the_classifiers_are_judged_by_their_scores(tmp_path, mo
     assert len(found.lacking) == 3
 
 
-@pytest.mark.parametrize(("change", "predictions", "verdict"), [(0, 1, "holds"), (8, 0, "does not hold")])
-def test_the_end_to_end_attack_fails_where_images_stay_the_same(monkeypatch, change, predictions, verdict):
-    result = {"labels": [1] * 10, "clean": {"predictions": [1] * 10},
+@pytest.mark.parametrize(("change", "predictions", "zero", "verdict"), [(0, 1, 1, "holds"), (8, 0, 0.9, "does not hold")])
+def test_the_end_to_end_attack_fails_where_gradients_vanish(monkeypatch, change, predictions, zero, verdict):
+    flow = [{"temperature": 1.0, "zero_share": [0.0] * 10}, {"temperature": 1e-6, "zero_share": [1.0] * 9 + [zero]}]
+    result = {"labels": [1] * 10, "clean": {"predictions": [1] * 10}, "flow": flow,
               "bim": {"predictions": [predictions] * 10, "largest_change": [change] * 10}}  # fmt: skip
     monkeypatch.setattr(claims_search, "through_purification", lambda lab, sizes: result)
     assert judge(claims_search.CLAIMS[1], Paper("fashion-mnist")).verdict == verdict
 
 
-@pytest.mark.parametrize(("left", "verdict"), [(80, "holds"), (10, "does not hold")])
+@pytest.mark.parametrize(("left", "verdict"), [(90, "holds"), (80, "holds"), (79, "does not hold"), (10, "does not hold")])
 def test_an_attack_that_knows_of_purification_decides_whether_such_images_are_hard_to_find(monkeypatch, left, verdict):
     outcome = {"bim": {"predictions": [0] * 85 + [1] * 15}, "bpda": {"predictions": [0] * left + [1] * (100 - left)}}
     result = {"labels": [0] * 100, "attacks": {str(eps): outcome for eps in EPS_ATTACK["cifar10"]}}

@@ -195,6 +195,8 @@ def test_a_warm_start_goes_on_from_the_shipped_weights(small_data, tmp_path, mon
     kept = json.loads((tmp_path / "classifiers" / "fashion-mnist-resnet-adversarial-fgsm" / "config.json").read_text())
     assert kept["settings"]["start"] == fingerprint(first) != fingerprint(second)
     assert kept["settings"]["learning_rate"] == 0.01
+    scores = json.loads((tmp_path / "classifiers" / "fashion-mnist-resnet-adversarial-fgsm" / "scores.json").read_text())
+    assert (scores["images_seen"], scores["images_seen_before"]) == (160, 1600)
     drawn = ResNet(channels=1, width=4, units=1)
     drawn.reset_parameters(torch.Generator().manual_seed(0))
     near, far = ((first.classify.weight - net.classify.weight).norm() for net in (second, drawn))
@@ -224,6 +226,7 @@ BAD_CALLS = {
     "adversarial std": ({"adversarial_std": 0.0}, ValueError, "adversarial_std"),
     "no epochs": ({"epochs": 0}, ValueError, "epochs"),
     "half an epoch": ({"epochs": 0.5}, TypeError, "epochs"),
+    "empty batches": ({"batch_size": 0}, ValueError, "batch_size"),
 }
 
 

@@ -175,6 +175,8 @@ def test_prediction_does_not_depend_on_the_batch(images):
 
 BAD_PREDICTIONS = {
     "float images": (lambda i: predict(tiny(), i.float()), TypeError, "uint8"),
+    "too many channels": (lambda i: predict(tiny(), i.expand(-1, 3, -1, -1)), ValueError, "(1, H, W)"),
+    "odd sides": (lambda i: predict(tiny(), i[..., :6, :6]), ValueError, "(1, 6, 6)"),
     "training mode": (lambda i: predict(tiny().train(), i), ValueError, "training mode"),
     "batch size 0": (lambda i: predict(tiny(), i, batch_size=0), ValueError, "at least 1"),
     "nine classes": (lambda i: predict(nn.Sequential(nn.Flatten(), nn.Linear(64, 9)).eval(), i), ValueError, "(7, 10)"),

@@ -71,8 +71,9 @@ def test_constant_images_are_only_quantised(levels, value):
     assert value not in (0, 255) or torch.equal(out, images)
 
 
-def test_colours_first_and_then_the_median():
-    """A lone bright pixel goes, one that is not alone in its windows stays; both orders differ on neither, so by hand."""
+def test_colours_and_median_together():
+    """A lone bright pixel goes, one that is not alone in its windows stays. (The order of the two cannot be seen: colours keep
+    the order of levels, so that they and the median change places.)"""
     images = image([0, 0, 0, 0], [0, 255, 0, 0], [0, 0, 0, 200], [0, 0, 0, 200])
     assert squeeze(images, levels=2)[0, 0].tolist() == [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 255]]
 

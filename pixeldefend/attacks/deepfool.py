@@ -81,7 +81,7 @@ def deepfool_crossing(
     The paper gives no norm and no constants. Norm, label source, 50 iterations and overshoot 0.02 are those of the
     authors' code. One thing is not: their iterates leave 0..255, and at the end the whole image is rescaled affinely into
     it. That changes every pixel for reasons that have nothing to do with the attack: an artefact. Here each iterate is
-    clipped to 0..255, and the next step makes up for what was lost. So that this does not go on in ever smaller steps,
+    clipped to 0..255, the next step makes up for what was lost, and the sum of the steps counts what was taken. So that this does not go on in ever smaller steps,
     until the float noise of the logits stops it short of the boundary (as it did 4 and 8 of 50 images of Fashion-MNIST on
     the ResNet and the VGG), no step is shorter than 1e-4, which Foolbox adds to every step.
 
@@ -121,6 +121,7 @@ def nearest_crossing(
             break
         total[moving] += _step(net, found[moving], labels[moving])
         found[moving] = (clean[moving] + (1 + overshoot) * total[moving]).clamp(0, 1)
+        total[moving] = (found[moving] - clean[moving]) / (1 + overshoot)  # no debts beyond black and white
     return found
 
 

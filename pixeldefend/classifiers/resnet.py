@@ -17,6 +17,7 @@ from ..checks import CLASSES, check_count
 from .standardise import standardise
 
 SLOPE = 0.1  # of the leaky ReLU below zero
+SIDES = 4  # H and W are multiples of it: two stages halve them
 
 
 class Activation(nn.BatchNorm2d):
@@ -69,6 +70,8 @@ class ResNet(nn.Module):
         width: feature maps of the first stage (the next have 2 and 4 times as many); the paper has 16 for CIFAR-10 and
             4 for Fashion-MNIST, with 950,234 and 60,374 parameters.
         units: residual units per stage; 10 make the paper's 62 layers.
+
+    Raises ``TypeError`` or ``ValueError`` for other sizes, and ``ValueError`` for pixels of another shape.
     """
 
     def __init__(self, *, channels: int, width: int, units: int = 10):
@@ -104,5 +107,9 @@ class ResNet(nn.Module):
         nn.init.zeros_(self.classify.bias)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        channels, shape = self.size["channels"], tuple(pixels.shape[1:])
+        if len(shape) != 3 or shape[0] != channels or shape[1] % SIDES or shape[2] % SIDES:
+            raise ValueError(f"this network classifies images of shape ({channels}, H, W), H and W multiples of {SIDES}, not "
+                             f"{shape}")  # fmt: skip
         h = self.units(self.first(standardise(pixels)))
         return self.classify(self.last_activation(h).mean(dim=(2, 3)))

@@ -12,6 +12,7 @@ the rest. A *warm start* goes on from the weights of a classifier that is alread
 learning rate, over fewer epochs.
 """
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,11 +24,13 @@ from ..checks import check_choice, check_count, check_images, check_labels
 from ..fingerprint import fingerprint
 from ..images import DATA_SETS, load_images
 from ..scaling import to_unit
+from ..weights import SCORES
 from .inference import accuracy
 from .losses import ATTACKS, TRAININGS, loss_of
 from .store import NETWORKS, SIZES, build_classifier, classifier_name, load_classifier, rounded, save_classifier
 
 STORED = torch.float16
+BEFORE = "images_seen_before"  # in the scores of a warm start: by the weights it went on from
 SCHEDULES = ("steps", "one-cycle")
 RISE = 0.2  # fraction of a one-cycle run in which the learning rate rises
 WARM_RATE = 0.01  # learning rate of a warm start: the one at which the run that it goes on from was past its first drop
@@ -176,12 +179,13 @@ def train_classifier(
     check_choice(data_set, DATA_SETS, name="data set")
     check_choice(network, NETWORKS, name="network")
     check_choice(training, TRAININGS, name="training")
-    check_count(epochs, name="epochs")
+    for option, value in (("epochs", epochs), ("batch_size", batch_size)):
+        check_count(value, name=option)
     name = classifier_name(data_set, network, training)
     folder = paths.RUNS / "classifiers" / name if folder is None else Path(folder)
     train, test = load_images(data_set, "train"), load_images(data_set, "test")
     steps = epochs * (len(train) // batch_size)
-    model, beginning = _beginning(data_set, network, start)
+    model, beginning, before = _beginning(data_set, network, start)
     if learning_rate is None:
         learning_rate = WARM_RATE if start else Recipe.learning_rate
     recipe = Recipe(steps=steps, training=training, schedule=schedule, learning_rate=learning_rate,
@@ -196,6 +200,7 @@ def train_classifier(
         scores = {
             **_scores(model.eval(), test.images.to(device), test.labels.to(device)),
             "images_seen": steps * batch_size,
+            **before,
             "training_seconds": round(loop.load_checkpoint(folder / loop.CHECKPOINT)["seconds"], 1),
         }
         save_classifier(
@@ -206,12 +211,14 @@ def train_classifier(
     return load_classifier(data_set, network, training=training, root=weights, device=device)
 
 
-def _beginning(data_set: str, network: str, start: str | None) -> tuple[nn.Module, str | None]:
-    """The network to train, and the fingerprint of the weights that it starts from, if they are not to be drawn."""
+def _beginning(data_set: str, network: str, start: str | None) -> tuple[nn.Module, str | None, dict]:
+    """The network to train; if its weights are not to be drawn, also their fingerprint and, for the scores, the images that
+    they had seen."""
     if start is None:
-        return build_classifier(network, SIZES[data_set, network]), None
+        return build_classifier(network, SIZES[data_set, network]), None, {}
     model = load_classifier(data_set, network, training=start).requires_grad_()
-    return model, fingerprint(model)
+    scores = json.loads((paths.WEIGHTS / "classifiers" / classifier_name(data_set, network, start) / SCORES).read_text())
+    return model, fingerprint(model), {BEFORE: scores["images_seen"] + scores.get(BEFORE, 0)}
 
 
 def _scores(model: nn.Module, images: Tensor, labels: Tensor) -> dict:

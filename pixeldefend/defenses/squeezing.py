@@ -12,7 +12,8 @@ def squeeze(images: Tensor, *, levels: int) -> Tensor:
 
     The colours are spread evenly over 0..255, both ends included: a level x becomes colour ``round(x (levels - 1) /
     255)``, which sits at ``round(colour 255 / (levels - 1))``. So black and white stay what they are, and squeezing to
-    the same number of colours again changes nothing. The paper says neither where the colours sit nor how to round.
+    the same number of colours again changes nothing. The paper says neither where the colours sit nor how to round; the
+    authors' code has the same colours, but keeps them as fractions of 255, which here are rounded to levels.
 
     The 2 x 2 median filter then looks at each sub-pixel, the one above, the one to the left and the one above that. Four
     values have no middle one: as in the authors' code, the second-largest is taken. Above the first row the image is

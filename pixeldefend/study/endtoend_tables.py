@@ -94,7 +94,7 @@ def _share(count: int, images: int) -> str:
 def flow_table(flow: Sequence[Mapping]) -> str:
     """What `endtoend.measure_flow` found, a row for each temperature; ranges are over the images."""
     heads = ["temperature", "n", "levels from<br>greedy", "size after / before", "sub-pixels with<br>gradient 0, in %",
-             "images with<br>no gradient", "same sign as<br>straight-through, in %"]  # fmt: skip
+             "images with<br>no gradient", "same sign as<br>behind purification, in %"]  # fmt: skip
     lines = ["| " + " | ".join(heads) + " |", "|--:|--:|:-:|:-:|:-:|:-:|:-:|"]
     for row in flow:
         ratios = [after / before for after, before in zip(row["outgoing"], row["incoming"], strict=True)]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..classifiers.store import classifier_name
+from ..classifiers.training import BEFORE
 from ..pixelcnn.card import CARD, SAMPLES, SOURCES
 from ..weights import CONFIG, SCORES
 from .provenance import Weights
@@ -81,7 +82,7 @@ def _classifiers(configs: list[Path], fingerprints: dict[tuple[str, str], str]) 
         recipe += [f"started from {names.get(start, f'weights `{start}`')}"] if start else []
         rows.append((SOURCES[config["data_set"]].title, config["network"], config["training"],
                      f"**{100 * scores['test_accuracy']:.1f}**<br>[{100 * low:.1f},&nbsp;{100 * high:.1f}]",
-                     f"{scores['test_images']:,}", str(settings.get("epochs", "")), f"{scores.get('images_seen', 0):,}",
+                     f"{scores['test_images']:,}", str(settings.get("epochs", "")), f"{scores.get('images_seen', 0) + scores.get(BEFORE, 0):,}",
                      ", ".join(recipe), f"`{fingerprints.get(('classifier', name), '')}`"))  # fmt: skip
     head = ("data set", "network", "training", "test accuracy in %, 95&nbsp;% interval", "test images", "epochs",
             "training images seen", "recipe", "fingerprint")  # fmt: skip

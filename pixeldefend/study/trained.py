@@ -11,6 +11,7 @@ from torch import Tensor
 from .. import paths
 from ..classifiers import saved_classifiers
 from ..classifiers.store import SIZES, build_classifier, classifier_name
+from ..classifiers.training import BEFORE
 from ..images import DATA_SETS, HELD_OUT, Images
 from ..pixelcnn import PixelCNN, shipped_densities
 from ..weights import CONFIG, LOG, SCORES
@@ -174,4 +175,6 @@ def _trained(data_set: str, row: Row) -> tuple[str, str, str]:
     images = scores["test_images"]
     right = round(scores["test_accuracy"] * images)
     more = " more" if settings.get("start") else ""
+    if BEFORE in scores:
+        more += f", {(scores['images_seen'] + scores[BEFORE]) / settings['training_images']:.0f} in all"
     return f"{settings['epochs']}{more}", f"**{100 * right / images:.1f}** {percent_interval(right, images)}", f"{images:,}"
