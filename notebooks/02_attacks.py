@@ -18,11 +18,14 @@ from pixeldefend import attacks, predict, squeeze
 from pixeldefend.attacks import bim_iterations
 from pixeldefend.classifiers import accuracy
 from pixeldefend.classifiers.losses import ADVERSARIAL_WEIGHT, WRONG_MASS
-from pixeldefend.study import Condition, Lab, figures, tables
+from pixeldefend.study import Condition, figures, perturbations, tables
+from pixeldefend.study.available import TITLES, classified_labs
 from pixeldefend.study.conditions import ALL_ATTACKS, EPS_ATTACK, NAMES, SQUEEZE_LEVELS, TUNED
+from pixeldefend.study.detection_tables import stacked
 
 figures.use_style()
-lab = Lab("fashion-mnist", profile)
+labs = classified_labs(profile)
+lab = labs["fashion-mnist"]
 small, large = EPS_ATTACK[lab.data_set]
 net = lab.classifier()
 for name, value in {"small": small, "large": large, "levels": SQUEEZE_LEVELS[lab.data_set],
@@ -36,11 +39,14 @@ glue("adversarial_weight", ADVERSARIAL_WEIGHT, display=False)
 #
 # An image is a grid of integers from 0 to 255, and an attack may change each of them by at most $\epsilon$:
 # $\lVert X^\text{adv} - X \rVert_\infty \le \epsilon$, integers before and integers after. {numref}`fig-attacks` is this
-# book's version of the paper's Figure 1. What one would not see by eye stands below each image: the change, magnified until $\epsilon$ fills the
-# range from black to white.
+# book's version of the paper's Figure 1, and {numref}`fig-attacks-grey` the same for Fashion-MNIST, with one attack more. What one
+# would not see by eye stands below each image: the change, magnified until $\epsilon$ fills the range from black to white.
 
-# %% mystnb={"figure": {"name": "fig-attacks", "caption": "A test image and what each attack makes of it with {math}`\\epsilon = 8`. Below: the change, magnified (grey is none), and the class that the ResNet sees."}, "image": {"alt": "The same item of clothing seven times, hardly distinguishable; below, seven different patterns of change.", "width": "760px"}} tags=["hide-input"]
-perturbations.one_image(lab, FIGURE_EPS, ALL_ATTACKS)
+# %% mystnb={"figure": {"name": "fig-attacks", "caption": "A test image of CIFAR-10 and what each attack makes of it with {math}`\\epsilon = 8`. Below: the change, magnified (grey is none), and the class that the ResNet sees."}, "image": {"alt": "The same photograph six times, hardly distinguishable; below, six different patterns of change.", "width": "700px"}} tags=["hide-input"]
+perturbations.one_image(labs["cifar10"])
+
+# %% mystnb={"figure": {"name": "fig-attacks-grey", "caption": "The same for a test image of Fashion-MNIST."}, "image": {"alt": "The same item of clothing seven times, hardly distinguishable; below, seven different patterns of change.", "width": "760px"}} tags=["hide-input"]
+perturbations.one_image(lab, ALL_ATTACKS)
 
 # %% [markdown]
 # - **RAND** adds an integer drawn uniformly from $-\epsilon, \dots, \epsilon$ to every sub-pixel. It knows nothing and is
@@ -116,7 +122,8 @@ glue("rand_at_128", left["rand"][-1], display=False)
 # more of what the attack found, if not all.
 
 # %% tags=["remove-output", "hide-input"]
-glue("rounding", Markdown(tables.rounding_table(lab.record, lab.data_set)), display=False)
+rounded = {TITLES[name]: tables.rounding_table(of.record, name) for name, of in labs.items()}
+glue("rounding", Markdown(stacked(rounded)), display=False)
 n_dear = len(lab.record(Condition(lab.data_set, "deepfool", small)))
 glue("n_dear", n_dear, display=False)
 

@@ -1,6 +1,9 @@
 """What attacks change, and the likelihood of what they find when it is rounded to the nearest levels."""
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 from nets import random_images
 
 from pixeldefend.study import Record, perturbations
@@ -17,6 +20,23 @@ class Density:
 
 class Test:
     images = random_images(2, 1, 4, 4).clamp(20, 200)
+
+
+def test_figure_1_shows_what_every_attack_makes_of_the_first_fooled_image(monkeypatch):
+    lab = StandIn()
+    lab.profile = SimpleNamespace(images_for=lambda condition: {"bim": 5, "rand": None}.get(condition.attack, 2))
+    lab.test = SimpleNamespace(images=Test.images, classes=[f"class {c}" for c in range(10)])
+    lab.attacked = lambda condition, limit: Test.images[:limit] + len(condition.attack)
+    lab.classifier = lambda: "net"
+    monkeypatch.setattr(perturbations, "first_fooled", lambda lab, eps, among: {(8, 2): 1}[eps, among])
+    monkeypatch.setattr(perturbations, "predict", lambda net, images: torch.arange(len(images)))
+    figure = perturbations.one_image(lab)
+    above, below = figure.axes[:6], figure.axes[6:]
+    assert [axes.get_title() for axes in above] == ["clean", "RAND", "FGSM", "BIM", "DeepFool", "CW"]
+    assert [axes.get_xlabel() for axes in below] == [f"class {c}" for c in range(6)]
+    shown = [torch.as_tensor(axes.images[0].get_array()) for axes in above]
+    assert torch.equal(shown[0], Test.images[1, 0])
+    assert [int((image.int() - shown[0].int()).unique()) for image in shown[1:]] == [len(attack) for attack in ATTACKS]
 
 
 class StandIn:

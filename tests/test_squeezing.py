@@ -72,8 +72,10 @@ def test_constant_images_are_only_quantised(levels, value):
 
 
 def test_colours_and_median_together():
-    """A lone bright pixel goes, one that is not alone in its windows stays. (The order of the two cannot be seen: colours keep
-    the order of levels, so that they and the median change places.)"""
+    """A lone bright pixel goes, one that is not alone in its windows stays.
+
+    The order of the two cannot be seen: fewer colours keep the order of levels, which is all that a median looks at.
+    """
     images = image([0, 0, 0, 0], [0, 255, 0, 0], [0, 0, 0, 200], [0, 0, 0, 200])
     assert squeeze(images, levels=2)[0, 0].tolist() == [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 255]]
 

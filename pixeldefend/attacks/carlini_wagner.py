@@ -58,7 +58,9 @@ def carlini_wagner(
     image), with the log-sum-exp of the other logits in place of their largest, so that no class to go for is settled.
     The learning rate falls linearly from 2 tau to 0; both of Adam's decay rates are 0.5. As integer images have integer
     distances, the smallest successful tau is then found by bisection over 1..eps levels: one trial each, from the best
-    image so far. An image that nothing fools gets the result of "as_published", so that "tuned" is never weaker.
+    image so far. An image that nothing fools gets the result of "as_published", so that "tuned" is never weaker. The
+    penalty only moves w back, as the image is projected anyway; the constants act mainly as three restarts. Against
+    Auto-PGD within the same radius it is level at 3 and 4 levels; at 2 it may fall behind by an image or two in fifty.
     On 16 images of Fashion-MNIST, on the ResNet, that took 204 gradients an image at eps 3 and 103 at eps 8.
 
     An image that is misclassified to begin with is returned as it is.
@@ -114,8 +116,9 @@ def carlini_wagner_search(
     its first. A success is a loss below 1e-9 *before* a step and a misclassified image *after* it, and that image is the one
     that counts: Adam's momentum carries it a little further. tau falls from 1 (all of 0..255): after a success to 0.9 times
     itself or the distance reached, whichever is smaller, until it is below 1/256. A success ends its run at once and the
-    next run starts from there; the first run without one ends the attack. At most 53 runs, 5,353 gradients an image. It is weak: with so small a constant a pixel that has once exceeded tau is hardly moved by the network any
-    more, and w of a black or white pixel, which is half of Fashion-MNIST, has next to no slope.
+    next run starts from there; the first run without one ends the attack. At most 53 runs, 5,353 gradients an image. It is
+    weak: with so small a constant a pixel that has once exceeded tau is hardly moved by the network any more, and w of a
+    black or white pixel, which is half of Fashion-MNIST, has next to no slope.
 
     Takes the arguments of `carlini_wagner`, without eps, setting and rounding. Returns the images before rounding and
     clipping, float32 (N, C, H, W) in [0, 1], on the images' device: the original where nothing was found, and to 1e-3

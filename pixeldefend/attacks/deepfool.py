@@ -81,9 +81,9 @@ def deepfool_crossing(
     The paper gives no norm and no constants. Norm, label source, 50 iterations and overshoot 0.02 are those of the
     authors' code. One thing is not: their iterates leave 0..255, and at the end the whole image is rescaled affinely into
     it. That changes every pixel for reasons that have nothing to do with the attack: an artefact. Here each iterate is
-    clipped to 0..255, the next step makes up for what was lost, and the sum of the steps counts what was taken. So that this does not go on in ever smaller steps,
-    until the float noise of the logits stops it short of the boundary (as it did 4 and 8 of 50 images of Fashion-MNIST on
-    the ResNet and the VGG), no step is shorter than 1e-4, which Foolbox adds to every step.
+    clipped to 0..255, the next step makes up for what was lost, and the sum of the steps counts what was taken. So that
+    this does not go on in ever smaller steps, until the float noise of the logits stops it short of the boundary, no step is
+    shorter than 1e-4, which Foolbox adds to every step.
 
     Takes the arguments of `deepfool`, without eps and rounding, on which this does not depend. Returns the images before
     either, float32 (N, C, H, W) in [0, 1], on the images' device. Raises what `deepfool` raises.

@@ -109,7 +109,7 @@ class ResNet(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         channels, shape = self.size["channels"], tuple(pixels.shape[1:])
         if len(shape) != 3 or shape[0] != channels or shape[1] % SIDES or shape[2] % SIDES:
-            raise ValueError(f"this network classifies images of shape ({channels}, H, W), H and W multiples of {SIDES}, not "
-                             f"{shape}")  # fmt: skip
+            expected = f"({channels}, H, W), H and W multiples of {SIDES}"
+            raise ValueError(f"this network classifies images of shape {expected}, not {shape}")
         h = self.units(self.first(standardise(pixels)))
         return self.classify(self.last_activation(h).mean(dim=(2, 3)))

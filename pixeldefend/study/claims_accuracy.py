@@ -257,8 +257,8 @@ CLAIMS = (
                  CW=_rows("carlini_wagner", NORMAL, PURIFIED), VGG=_rows("bim", VGG, VGG_PURIFIED, worst=True)),
           _without_modification),
     Claim("4.3", "Accuracy on clean images declines only slightly (ResNet).",
-          "two comparisons of the decline, image by image: it is no more than the paper's largest; and, less strict, it is less "
-          "than ten points.",
+          "two comparisons of the decline, image by image: it is no more than the paper's largest; and, less strict, it is "
+          "less than ten points.",
           _rows("clean", NORMAL, PURIFIED), _declines),
     Claim("4.3", "More than 70 % under all attacks but the strongest, BIM (ResNet, adversarial FGSM + PixelDefend).",
           "accuracy exceeds 70 %.",

@@ -66,8 +66,8 @@ def _hard_to_find(lab: Lab) -> Comparisons:
         same = aware <= unaware or binomtest(aware, aware + unaware).pvalue >= CHANCE
         count = len(result["labels"])
         left = [int(right(result["attacks"][str(eps)][attack], result["labels"]).sum()) for attack in ("bim", "bpda")]
-        ours = f"{100 * left[0] / count:.1f} to {share(left[1], count)}; {aware} wrong after BPDA only, {unaware} after BIM only"
-        return Outcome(same, ours, count)
+        only = f"{aware} wrong after BPDA only, {unaware} after BIM only"
+        return Outcome(same, f"{100 * left[0] / count:.1f} to {share(left[1], count)}; {only}", count)
 
     return {f"eps {eps}": partial(compare, eps) for eps in EPS_ATTACK[lab.data_set]}
 
@@ -83,7 +83,7 @@ CLAIMS = (
           "was right after purification.",
           lambda data_set: "100 images, none fooled, all unchanged", _unrolled),
     Claim("4.4", "Adversarial images for purification and classifier together are hard to find.",
-          "an attack that takes purification for the identity (BPDA) does not leave less accuracy than BIM that does not know "
-          "of it: on the same images, p >= 0.05 in McNemar's exact test.",
+          "an attack that takes purification for the identity (BPDA) does not leave less accuracy than BIM that does not "
+          "know of it: on the same images, p >= 0.05 in McNemar's exact test.",
           lambda data_set: "no number", _hard_to_find),
 )  # fmt: skip

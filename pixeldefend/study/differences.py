@@ -1,6 +1,7 @@
 """Where the paper and the authors' released code differ, what is followed here, and what the choice changes.
 
-The paper is followed in most places where it is not silent; each entry says which side is. What a choice changes is told only where records on disk have measured it.
+The paper is followed in most places where it is not silent; each entry says which side is. What a choice
+changes is told only where records on disk have measured it.
 """
 
 from collections.abc import Callable, Mapping

@@ -77,12 +77,13 @@ def _classifiers(configs: list[Path], fingerprints: dict[tuple[str, str], str]) 
         settings = config["settings"]
         name = classifier_name(config["data_set"], config["network"], config["training"])
         low, high = wilson_interval(round(scores["test_accuracy"] * scores["test_images"]), scores["test_images"])
+        seen = scores.get("images_seen", 0) + scores.get(BEFORE, 0)
         recipe = [f"{key}&nbsp;{_plain(value)}" for key, value in settings.items() if key not in OWN_COLUMN]
         start = settings.get("start")
         recipe += [f"started from {names.get(start, f'weights `{start}`')}"] if start else []
         rows.append((SOURCES[config["data_set"]].title, config["network"], config["training"],
                      f"**{100 * scores['test_accuracy']:.1f}**<br>[{100 * low:.1f},&nbsp;{100 * high:.1f}]",
-                     f"{scores['test_images']:,}", str(settings.get("epochs", "")), f"{scores.get('images_seen', 0) + scores.get(BEFORE, 0):,}",
+                     f"{scores['test_images']:,}", str(settings.get("epochs", "")), f"{seen:,}",
                      ", ".join(recipe), f"`{fingerprints.get(('classifier', name), '')}`"))  # fmt: skip
     head = ("data set", "network", "training", "test accuracy in %, 95&nbsp;% interval", "test images", "epochs",
             "training images seen", "recipe", "fingerprint")  # fmt: skip

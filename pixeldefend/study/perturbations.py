@@ -1,16 +1,31 @@
-"""What attacks change, in colour levels, and what rounding does to the likelihood of what they find."""
+"""What attacks change, to the eye (figure 1) and in colour levels, and how likely what they find is after rounding."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
+from matplotlib.figure import Figure
 
+from ..classifiers import predict
 from ..detection import Z_95
 from .available import FIGURE_EPS
 from .conditions import ATTACKS, SEARCHED, Condition
-from .figures import label
+from .figures import attack_gallery, label
 from .lab import Lab
+from .purified import first_fooled
 
 NOT_THE_IMAGES = ("density", "precision")  # of a record's configuration: they decide its bits
+
+
+def one_image(lab: Lab, attacks: Sequence[str] = ATTACKS, eps: int = FIGURE_EPS) -> Figure:
+    """Figure 1: a test image that BIM fools the ResNet with, what each attack makes of it, and the classes seen."""
+    conditions = {attack: Condition(lab.data_set, attack, eps) for attack in attacks}
+    limits = (lab.profile.images_for(condition) for condition in conditions.values())
+    place = first_fooled(lab, eps, among=min((limit for limit in limits if limit is not None), default=None))
+    clean = lab.test.images[place]
+    attacked = {attack: lab.attacked(condition, limit=place + 1)[place] for attack, condition in conditions.items()}
+    seen = predict(lab.classifier(), torch.stack([clean, *attacked.values()]))
+    captions = {kind: lab.test.classes[c] for kind, c in zip(("clean", *attacked), seen, strict=True)}
+    return attack_gallery(clean, attacked, eps=eps, captions=captions)
 
 
 def bits_rounded_to_nearest(lab: Lab, eps: int = FIGURE_EPS) -> dict[str, list[float]]:

@@ -39,10 +39,10 @@ def class_names(data: Images, predictions: Tensor, labels: Tensor) -> list[str]:
     return [("" if seen == true else WRONG) + data.classes[seen] for seen, true in pairs]
 
 
-def first_fooled(lab: Lab, eps: int) -> int:
-    """The first test image that the ResNet gets right and BIM makes it get wrong; 0 if there is none."""
+def first_fooled(lab: Lab, eps: int, *, among: int | None = None) -> int:
+    """The first of ``among`` test images that the ResNet gets right and BIM makes it get wrong; 0 if there is none."""
     clean, attacked = lab.record(Condition(lab.data_set)), lab.record(Condition(lab.data_set, "bim", eps))
-    return int((clean.correct & ~attacked.correct).int().argmax())
+    return int((clean.correct & ~attacked.correct)[:among].int().argmax())
 
 
 def one_image(lab: Lab, eps: int) -> Panel:
