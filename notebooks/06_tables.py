@@ -34,12 +34,14 @@ small, large = EPS_ATTACK[lab.data_set]
 # classifier, with full knowledge of it, and what stands in front then meets the attacked images. For PixelDefend that is a
 # transfer attack: the attacker does not know that the image will be changed. Against feature squeezing the table follows
 # the authors' code, in which FGSM, BIM and DeepFool know half of the defence, the median filter, and CW none of it. Such
-# numbers say nothing about an attacker who knows everything. {cite:t}`athalye2018obfuscated` attacked the defended system as a whole and were left with an accuracy
-# of 9 % on CIFAR-10; tables such as these must not be read as a claim of white-box robustness.
+# numbers say nothing about an attacker who knows everything. {cite:t}`athalye2018obfuscated` attacked the defended system as
+# a whole and were left with an accuracy of 9 % on CIFAR-10; tables such as these must not be read as a claim of white-box
+# robustness.
 #
 # Attacks and purified images are integers from 0 to 255 throughout. In brackets stands the 95 % interval of Wilson, which
-# stays between 0 and 100 % and holds for few images and for shares near either end; it is rounded outward. The paper gives none. Below ours stands the paper's number and, in parentheses, the difference in points.
-# Where a row or a column has fewer images than the others, its cells say how many.
+# stays between 0 and 100 % and holds for few images and for shares near either end; it is rounded outward. The paper gives
+# none. Below ours stands the paper's number and, in parentheses, the difference in points. Where a row or a column has fewer
+# images than the others, its cells say how many.
 
 # %% tags=["remove-output", "hide-input"]
 titles = {"fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
@@ -60,20 +62,20 @@ for data_set, of in labs.items():
                                strongest, name=f"tbl-{data_set}-strongest") if strongest else ""  # fmt: skip
     glue(f"{data_set}_strongest", Markdown(block), display=False)
 
-by_title = {(row.title, attack, eps): record for (row, attack, eps), record in cells["fashion-mnist"].items()}
-normal, purified, adaptive_title = "ResNet, normal", "ResNet, normal + PixelDefend", LOWER_ROWS[-1].title
-for short, title in (("normal", normal), ("purified", purified), ("squeezed", "ResNet, feature squeezing"),
-                     ("fgsm_trained", "ResNet, adversarial FGSM"), ("bim_trained", "ResNet, adversarial BIM"),
-                     ("smoothed", "ResNet, label smoothing"), ("vgg", "VGG, normal"),
-                     ("vgg_purified", "VGG, normal + PixelDefend"), ("fgsm_trained_purified", LOWER_ROWS[2].title),
-                     ("adaptive", adaptive_title)):
-    for (of, attack, eps), record in by_title.items():
-        if of == title:
-            glue(f"{short}_{attack}_{eps}" if eps else f"{short}_clean", 100 * record.accuracy, display=False)
-glue("n_images", len(by_title[normal, "clean", 0]), display=False)
-glue("n_fewer", len(by_title[adaptive_title, "clean", 0]), display=False)
-glue("clean", 100 * by_title[normal, "clean", 0].accuracy, display=False)
-glue("clean_purified", 100 * by_title[purified, "clean", 0].accuracy, display=False)
+names = ("normal", "vgg", "fgsm_trained", "bim_trained", "smoothed", "squeezed", "squeezed_trained",
+         "purified", "vgg_purified", "fgsm_trained_purified", "adaptive")  # fmt: skip
+short = dict(zip(ROWS, names, strict=True))
+for data_set, of in cells.items():
+    prefix = "" if data_set == "fashion-mnist" else f"{data_set}_"
+    for (row, attack, eps), record in of.items():
+        name = f"{prefix}{short[row]}_{attack}_{eps}" if eps else f"{prefix}{short[row]}_clean"
+        glue(name, 100 * record.accuracy, display=False)
+    glue(f"{prefix}n_images", len(of[ROWS[0], "clean", 0]), display=False)
+    glue(f"{prefix}n_dear", len(of[ROWS[0], "deepfool", EPS_ATTACK[data_set][-1]]), display=False)
+fashion = cells["fashion-mnist"]
+glue("n_fewer", len(fashion[ROWS[-1], "clean", 0]), display=False)
+glue("clean", 100 * fashion[ROWS[0], "clean", 0].accuracy, display=False)
+glue("clean_purified", 100 * fashion[LOWER_ROWS[0], "clean", 0].accuracy, display=False)
 
 # %% [markdown]
 # ## Table 1, upper part: the baselines
