@@ -13,9 +13,10 @@ from IPython.display import Markdown
 from myst_nb import glue
 
 from pixeldefend import load_images
-from pixeldefend.study import Lab, architecture, figures, trained
+from pixeldefend.study import Lab, figures
 from pixeldefend.study.available import TITLES
 from pixeldefend.study.conditions import EPS_ATTACK
+from pixeldefend.study.shipped import architecture, trained
 
 figures.use_style()
 labs = {data_set: Lab(data_set, profile) for data_set in EPS_ATTACK}

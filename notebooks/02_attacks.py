@@ -18,10 +18,11 @@ from pixeldefend import attacks, predict, squeeze
 from pixeldefend.attacks import bim_iterations
 from pixeldefend.classifiers import accuracy
 from pixeldefend.classifiers.losses import ADVERSARIAL_WEIGHT, WRONG_MASS
-from pixeldefend.study import Condition, figures, perturbations, tables
+from pixeldefend.study import Condition, figures, tables
 from pixeldefend.study.available import TITLES, classified_labs
 from pixeldefend.study.conditions import ALL_ATTACKS, EPS_ATTACK, NAMES, SQUEEZE_LEVELS, TUNED
-from pixeldefend.study.detection_tables import stacked
+from pixeldefend.study.detection import perturbations
+from pixeldefend.study.detection.tables import stacked
 
 figures.use_style()
 labs = classified_labs(profile)

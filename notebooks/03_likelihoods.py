@@ -12,7 +12,7 @@ profile = "laptop"
 from IPython.display import Markdown
 from myst_nb import glue
 
-from pixeldefend.study import Condition, detection_figures, figures
+from pixeldefend.study import Condition, figures
 from pixeldefend.study.available import (
     FIGURE_EPS,
     TITLES,
@@ -23,7 +23,8 @@ from pixeldefend.study.available import (
     shown,
 )  # fmt: skip
 from pixeldefend.study.conditions import ATTACKS, EPS_ATTACK
-from pixeldefend.study.detection_tables import in_order, likelihood_table, stacked
+from pixeldefend.study.detection import figures as detection_figures
+from pixeldefend.study.detection.tables import in_order, likelihood_table, stacked
 
 figures.use_style()
 labs = scored_labs(profile)

@@ -16,10 +16,12 @@ from myst_nb import glue
 from pixeldefend import p_values, roc
 from pixeldefend.detection import auc_interval, detected
 from pixeldefend.paths import WEIGHTS
-from pixeldefend.study import Condition, detection_figures, figures
+from pixeldefend.study import Condition, figures
 from pixeldefend.study.available import FIGURE_EPS, TITLES, kinds_of_image, scored_labs, shown
 from pixeldefend.study.conditions import ALL_ATTACKS, ATTACKS, EPS_ATTACK, NAMES
-from pixeldefend.study.detection_tables import (
+from pixeldefend.study.detection import figures as detection_figures
+from pixeldefend.study.detection.perturbations import bits_rounded_to_nearest, changes, changes_table
+from pixeldefend.study.detection.tables import (
     calibration,
     calibration_table,
     claims_summary,
@@ -29,7 +31,6 @@ from pixeldefend.study.detection_tables import (
     p_value_table,
     stacked,
 )
-from pixeldefend.study.perturbations import bits_rounded_to_nearest, changes, changes_table
 
 figures.use_style()
 labs = scored_labs(profile)

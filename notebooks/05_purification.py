@@ -13,10 +13,13 @@ from IPython.display import Markdown
 from myst_nb import glue
 
 from pixeldefend import roc
-from pixeldefend.study import detection_figures, figures, optimisation, purification_figures, purified
+from pixeldefend.study import figures
 from pixeldefend.study.available import FIGURE_EPS, TITLES, scored_labs, shown
 from pixeldefend.study.conditions import ATTACKS, EPS_ATTACK, EPS_DEFEND
-from pixeldefend.study.detection_tables import p_value_table, stacked
+from pixeldefend.study.detection import figures as detection_figures
+from pixeldefend.study.detection.tables import p_value_table, stacked
+from pixeldefend.study.purification import figures as purification_figures
+from pixeldefend.study.purification import optimisation, purified
 
 GALLERY_EPS = {"fashion-mnist": 25, "cifar10": 8}  # figures 10 and 11 of the paper
 

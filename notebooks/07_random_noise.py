@@ -13,11 +13,19 @@ profile = "laptop"
 from IPython.display import Markdown
 from myst_nb import glue
 
-from pixeldefend.study import detection_figures, figures
+from pixeldefend.study import figures
 from pixeldefend.study.available import FIGURE_EPS, TITLES, bits_of, kinds_of_image, scored_labs, shown
 from pixeldefend.study.conditions import EPS_ATTACK
-from pixeldefend.study.detection_tables import stacked
-from pixeldefend.study.noise import PAPER, PAPER_THRESHOLD, matching_threshold, noise_summary, noise_table, outcome
+from pixeldefend.study.detection import figures as detection_figures
+from pixeldefend.study.detection.noise import (
+    PAPER,
+    PAPER_THRESHOLD,
+    matching_threshold,
+    noise_summary,
+    noise_table,
+    outcome,
+)  # fmt: skip
+from pixeldefend.study.detection.tables import stacked
 
 figures.use_style()
 labs = scored_labs(profile)

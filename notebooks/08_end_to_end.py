@@ -16,10 +16,14 @@ from IPython.display import Markdown
 from myst_nb import glue
 
 from pixeldefend.attacks import bim_iterations
-from pixeldefend.study import endtoend, endtoend_figures, endtoend_tables, figures, purification_figures
+from pixeldefend.study import figures
 from pixeldefend.study.available import TITLES, scored_labs, shown
 from pixeldefend.study.conditions import EPS_ATTACK
-from pixeldefend.study.detection_tables import stacked
+from pixeldefend.study.detection.tables import stacked
+from pixeldefend.study.endtoend import attacks as endtoend
+from pixeldefend.study.endtoend import figures as endtoend_figures
+from pixeldefend.study.endtoend import tables as endtoend_tables
+from pixeldefend.study.purification import figures as purification_figures
 
 GALLERY_EPS = {"fashion-mnist": 25, "cifar10": 8}  # as in the chapter on purification
 

@@ -11,7 +11,8 @@ profile = "laptop"
 from IPython.display import Markdown
 from myst_nb import glue
 
-from pixeldefend.study import Lab, choices, claims, differences, report
+from pixeldefend.study import Lab
+from pixeldefend.study.claims import choices, differences, judging, report
 
 labs = report.reading_labs(profile)
 for data_set in report.scored(labs):
@@ -20,11 +21,11 @@ judged = {data_set: report.judge_all(lab) for data_set, lab in labs.items()}
 every = [found for of in judged.values() for found in of]
 
 glue("claims", len(report.CLAIMS), display=False)
-glue("counts", Markdown(claims.verdicts_table(every)), display=False)
+glue("counts", Markdown(judging.verdicts_table(every)), display=False)
 for data_set, of in judged.items():
-    glue(f"claims_{data_set}", Markdown(claims.claims_table(of, report.CLAIMS)), display=False)
+    glue(f"claims_{data_set}", Markdown(judging.claims_table(of, report.CLAIMS)), display=False)
     glue(f"failed_{data_set}", Markdown(report.listed(of, report.CLAIMS)), display=False)
-for data_set, counts in claims.verdict_counts(every).items():
+for data_set, counts in judging.verdict_counts(every).items():
     for verdict, count in counts.items():
         prefix = "" if data_set == "fashion-mnist" else f"{data_set}_"
         glue(prefix + verdict.replace(" ", "_"), count, display=False)

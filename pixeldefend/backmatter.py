@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from pixeldefend.pages import BookError
-from pixeldefend.study.models import write_model_pages
 from pixeldefend.study.provenance import record_tables, weights_in
+from pixeldefend.study.shipped.models import write_model_pages
 from pixeldefend.study.verify import Verified
 
 

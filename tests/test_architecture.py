@@ -8,8 +8,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from pixeldefend.classifiers import ResNet
-from pixeldefend.study import architecture
-from pixeldefend.study.architecture import TABLES, WIDTHS, Part, architecture_table, compare, compare_network, operations
+from pixeldefend.study.shipped import architecture
+from pixeldefend.study.shipped.architecture import (
+    TABLES,
+    WIDTHS,
+    Part,
+    architecture_table,
+    compare,
+    compare_network,
+    operations,
+)
 
 
 class Odd(nn.Module):

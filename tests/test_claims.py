@@ -10,8 +10,10 @@ from nets import random_images, small_density
 from torch import nn
 
 from pixeldefend.images import Images
-from pixeldefend.study import Condition, Record, choices, claims, claims_likelihood, claims_search, differences, report
-from pixeldefend.study.claims import Claim, NotRun, Outcome, judge
+from pixeldefend.study import Condition, Record
+from pixeldefend.study.claims import accuracy, choices, differences, likelihood, report, search
+from pixeldefend.study.claims import judging as claims
+from pixeldefend.study.claims.judging import Claim, NotRun, Outcome, judge
 from pixeldefend.study.conditions import ADAPTIVE, ATTACKS, EPS_ATTACK, PROFILES, ROWS, UPPER_ROWS
 
 YES, NO = Outcome(True, "1", 10), Outcome(False, "0", 10)
@@ -52,7 +54,7 @@ class Paper(report.PrintedLab):
 def classifiers(monkeypatch):
     """All classifiers exist."""
     names = [f"{d}-{row.network}-{row.training}" for d in EPS_ATTACK for row in ROWS]
-    for module in (claims_likelihood, report):
+    for module in (likelihood, report):
         monkeypatch.setattr(module, "saved_classifiers", lambda: names)
     return names
 
@@ -164,7 +166,7 @@ class Useless(Paper):
 
 
 def test_no_claim_on_accuracy_holds_where_nothing_makes_a_difference():
-    found = verdicts(report.claims_accuracy.CLAIMS, Useless("fashion-mnist"))
+    found = verdicts(accuracy.CLAIMS, Useless("fashion-mnist"))
     trivial = {"Accuracy on clean images declines only slightly (ResNet).",
                "PixelDefend is insensitive to the eps of the attack.",
                "Sparing likely images raises clean accuracy, at no cost under attack (adversarial FGSM).",
@@ -179,7 +181,7 @@ def bits(**shift) -> dict[str, torch.Tensor]:
     return {kind: spread + shift.get(kind.replace(" ", "_"), 0) for kind in kinds}
 
 
-LIKELIHOOD = [of for of in claims_likelihood.CLAIMS if of.section not in ("app. B", "tables 1, 2") and "fast" not in of.text]
+LIKELIHOOD = [of for of in likelihood.CLAIMS if of.section not in ("app. B", "tables 1, 2") and "fast" not in of.text]
 
 
 def test_claims_on_likelihoods_hold_for_bits_like_those_of_the_papers_figures():
@@ -200,8 +202,8 @@ def test_claims_on_likelihoods_do_not_hold_where_attacks_change_nothing():
 
 
 def test_the_density_and_the_classifiers_are_judged_by_their_scores(tmp_path, monkeypatch):
-    monkeypatch.setattr(claims_likelihood.paths, "WEIGHTS", tmp_path)
-    density, classifiers = claims_likelihood.CLAIMS[:2]
+    monkeypatch.setattr(likelihood.paths, "WEIGHTS", tmp_path)
+    density, classifiers = likelihood.CLAIMS[:2]
     lab = Paper("fashion-mnist")
     assert judge(density, lab).verdict == judge(classifiers, lab).verdict == "not run"
     (tmp_path / "pixelcnn" / "paper").mkdir(parents=True)
@@ -226,27 +228,27 @@ def test_the_end_to_end_attack_fails_where_gradients_vanish(monkeypatch, change,
     flow = [{"temperature": 1.0, "zero_share": [0.0] * 10}, {"temperature": 1e-6, "zero_share": [1.0] * 9 + [zero]}]
     result = {"labels": [1] * 10, "clean": {"predictions": [1] * 10}, "flow": flow,
               "bim": {"predictions": [predictions] * 10, "largest_change": [change] * 10}}  # fmt: skip
-    monkeypatch.setattr(claims_search, "through_purification", lambda lab, sizes: result)
-    assert judge(claims_search.CLAIMS[1], Paper("fashion-mnist")).verdict == verdict
+    monkeypatch.setattr(search, "through_purification", lambda lab, sizes: result)
+    assert judge(search.CLAIMS[1], Paper("fashion-mnist")).verdict == verdict
 
 
 @pytest.mark.parametrize(("left", "verdict"), [(90, "holds"), (80, "holds"), (79, "does not hold"), (10, "does not hold")])
 def test_an_attack_that_knows_of_purification_decides_whether_such_images_are_hard_to_find(monkeypatch, left, verdict):
     outcome = {"bim": {"predictions": [0] * 85 + [1] * 15}, "bpda": {"predictions": [0] * left + [1] * (100 - left)}}
     result = {"labels": [0] * 100, "attacks": {str(eps): outcome for eps in EPS_ATTACK["cifar10"]}}
-    monkeypatch.setattr(claims_search, "around_purification", lambda lab, sizes: result)
-    assert judge(claims_search.CLAIMS[2], Paper("cifar10")).verdict == verdict
+    monkeypatch.setattr(search, "around_purification", lambda lab, sizes: result)
+    assert judge(search.CLAIMS[2], Paper("cifar10")).verdict == verdict
 
 
 def test_the_optimisers_are_judged_run_by_run(monkeypatch):
     runs = SimpleNamespace(rounded=torch.full((10, 5), 6.0))
-    found = SimpleNamespace(runs=dict.fromkeys(claims_search.OBJECTIVES, runs),
+    found = SimpleNamespace(runs=dict.fromkeys(search.OBJECTIVES, runs),
                             bits={"attacked": torch.full((10,), 5.0), "greedy": torch.full((10,), 3.0)})  # fmt: skip
-    monkeypatch.setattr(claims_search, "measured", lambda lab, search: found)
-    judged = judge(claims_search.CLAIMS[0], Paper("fashion-mnist"))
+    monkeypatch.setattr(search, "measured", lambda lab, search: found)
+    judged = judge(search.CLAIMS[0], Paper("fashion-mnist"))
     assert judged.verdict == "holds" and [o.images for o in judged.outcomes.values()] == [50, 50, 10]
     runs.rounded[:] = 4
-    assert judge(claims_search.CLAIMS[0], Paper("fashion-mnist")).verdict == "holds in part"
+    assert judge(search.CLAIMS[0], Paper("fashion-mnist")).verdict == "holds in part"
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------

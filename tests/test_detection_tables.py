@@ -5,9 +5,10 @@ import torch
 from matplotlib.colors import to_rgba
 
 from pixeldefend import p_values, roc
-from pixeldefend.study import Condition, Record, available, detection_figures, figures
-from pixeldefend.study import detection_tables as tables
+from pixeldefend.study import Condition, Record, available, figures
 from pixeldefend.study.conditions import ATTACKS, EPS_ATTACK, ROWS
+from pixeldefend.study.detection import figures as detection_figures
+from pixeldefend.study.detection import tables
 
 
 def cells(line: str) -> list[str]:

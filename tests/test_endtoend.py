@@ -11,10 +11,12 @@ from torch import nn
 from pixeldefend import PixelDefend, predict
 from pixeldefend.attacks import bim, bpda
 from pixeldefend.defenses import UnrolledPurification, gradient_flow
-from pixeldefend.study import endtoend, endtoend_figures, endtoend_tables
 from pixeldefend.study.conditions import EPS_ATTACK, PROFILES
-from pixeldefend.study.endtoend import SIZES, TEMPERATURES, Sizes, Watched
-from pixeldefend.study.endtoend_tables import Outcome
+from pixeldefend.study.endtoend import attacks as endtoend
+from pixeldefend.study.endtoend import figures as endtoend_figures
+from pixeldefend.study.endtoend import tables as endtoend_tables
+from pixeldefend.study.endtoend.attacks import SIZES, TEMPERATURES, Sizes, Watched
+from pixeldefend.study.endtoend.tables import Outcome
 
 SMALL = Sizes(images=12, steps=6, flow_images=3, bim_images=2, side=4)
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from pixeldefend.study import Record, noise
+from pixeldefend.study import Record
+from pixeldefend.study.detection import noise
 
 
 def record(bits: list[float], predictions: list[int], labels: list[int]) -> Record:

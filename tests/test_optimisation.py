@@ -10,10 +10,11 @@ from torch import nn
 
 from pixeldefend import PixelDefend, predict
 from pixeldefend.defenses import lbfgs_purify
-from pixeldefend.study import optimisation
 from pixeldefend.study.available import FIGURE_EPS
 from pixeldefend.study.conditions import PROFILES
-from pixeldefend.study.optimisation import (
+from pixeldefend.study.purification import optimisation
+from pixeldefend.study.purification.figures import purifier_strips
+from pixeldefend.study.purification.optimisation import (
     SEARCHES,
     Comparison,
     Runs,
@@ -22,7 +23,6 @@ from pixeldefend.study.optimisation import (
     comparison_table,
     mean_over_images,
 )
-from pixeldefend.study.purification_figures import purifier_strips
 
 SEARCH = Search(images=3, starts=2, max_iterations=1)
 

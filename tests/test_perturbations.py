@@ -6,8 +6,9 @@ import pytest
 import torch
 from nets import random_images
 
-from pixeldefend.study import Record, perturbations
+from pixeldefend.study import Record
 from pixeldefend.study.conditions import ATTACKS
+from pixeldefend.study.detection import perturbations
 
 
 class Density:

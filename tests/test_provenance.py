@@ -6,9 +6,9 @@ import pytest
 
 from pixeldefend import paths
 from pixeldefend.study import Condition, Record, save_record
-from pixeldefend.study.models import write_model_pages
 from pixeldefend.study.provenance import Weights, record_tables, weights_in
 from pixeldefend.study.records import USED, load_record, write_signed
+from pixeldefend.study.shipped.models import write_model_pages
 
 MADE = {"seconds": 12.5, "device": "cpu", "threads": 2, "torch": "2.0"}
 KNOWN = [Weights("fashion-mnist-vgg-normal", "classifier", "00aa"), Weights("cifar10", "density", "00bb")]

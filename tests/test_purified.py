@@ -10,10 +10,11 @@ from torch import nn
 
 from pixeldefend import PixelDefend, roc
 from pixeldefend.images import Images
-from pixeldefend.study import Record, purified
+from pixeldefend.study import Record, available
 from pixeldefend.study.conditions import ATTACKS, Condition
-from pixeldefend.study.purification_figures import galleries, purified_bits
-from pixeldefend.study.purified import WRONG, Panel
+from pixeldefend.study.purification import purified
+from pixeldefend.study.purification.figures import galleries, purified_bits
+from pixeldefend.study.purification.purified import WRONG, Panel
 
 CLASSES = tuple("abcdefghij")
 
@@ -55,7 +56,7 @@ def test_wrong_classes_are_marked(lab):
 
 
 def test_the_image_shown_is_the_first_that_is_right_until_it_is_attacked(lab):
-    assert purified.first_fooled(lab, 8) == 2
+    assert available.first_fooled(lab, 8) == 2
 
 
 def test_figure_4_purifies_one_image_after_every_attack(lab):

@@ -9,8 +9,8 @@ import torch
 from nets import random_images
 
 from pixeldefend.images import Images
-from pixeldefend.study import trained
-from pixeldefend.study.trained import Density
+from pixeldefend.study.shipped import trained
+from pixeldefend.study.shipped.trained import Density
 
 
 def density(name="toy", data_set="cifar10", *, bits=3.1) -> Density:

@@ -42,3 +42,9 @@ def kinds_of_image(lab: Lab, eps: int, attacks: Sequence[str] = ATTACKS) -> dict
 def bits_of(records: dict[str, Record]) -> dict[str, Tensor]:
     """Bits per dimension of each kind of image."""
     return {kind: record.bits for kind, record in records.items()}
+
+
+def first_fooled(lab: Lab, eps: int, *, among: int | None = None) -> int:
+    """The first of ``among`` test images that the ResNet gets right and BIM makes it get wrong; 0 if there is none."""
+    clean, attacked = lab.record(Condition(lab.data_set)), lab.record(Condition(lab.data_set, "bim", eps))
+    return int((clean.correct & ~attacked.correct)[:among].int().argmax())

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from ..attacks import bim, fgsm
-from ..classifiers import predict
-from ..defenses import PixelDefend, squeeze
-from ..fingerprint import fingerprint
-from .conditions import EPS_DEFEND, SQUEEZE_LEVELS, Condition
-from .lab import Lab
-from .records import tensor_digest
+from ...attacks import bim, fgsm
+from ...classifiers import predict
+from ...defenses import PixelDefend, squeeze
+from ...fingerprint import fingerprint
+from ..conditions import EPS_DEFEND, SQUEEZE_LEVELS, Condition
+from ..lab import Lab
+from ..records import tensor_digest
 
 IMAGES = 200
 EPS = 8  # in both of the paper's tables

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
-from .claims import Claim, Comparisons, NotRun, Outcome, accuracy, cell, interval, is_higher, printed, shared
-from .conditions import ATTACKS, EPS_ATTACK, EPS_DEFEND, LOWER_ROWS, NAMES, PAPER_THRESHOLD, SEARCHED, UPPER_ROWS, Row
-from .lab import Lab
-from .records import Record
-from .tables import percent_interval, strongest
+from ..conditions import ATTACKS, EPS_ATTACK, EPS_DEFEND, LOWER_ROWS, NAMES, PAPER_THRESHOLD, SEARCHED, UPPER_ROWS, Row
+from ..lab import Lab
+from ..records import Record
+from ..tables import percent_interval, strongest
+from .judging import Claim, Comparisons, NotRun, Outcome, accuracy, cell, interval, is_higher, printed, shared
 
 NORMAL, VGG, FGSM_TRAINED, BIM_TRAINED, SMOOTHED, SQUEEZED, SQUEEZED_TRAINED = UPPER_ROWS
 PURIFIED, VGG_PURIFIED, TRAINED_PURIFIED, TRAINED_ADAPTIVE = LOWER_ROWS

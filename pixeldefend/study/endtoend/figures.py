@@ -1,4 +1,4 @@
-"""Figures of the attacks of `endtoend`, in the style of `figures`."""
+"""Figures of `attacks`, in the style of `figures`."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from ..classifiers import predict
-from .available import TITLES
-from .endtoend import right_after, unpacked
-from .lab import Lab
-from .purified import Panel, class_names
-from .tables import wilson_interval
+from ...classifiers import predict
+from ..available import TITLES
+from ..lab import Lab
+from ..purification.purified import Panel, class_names
+from ..tables import wilson_interval
+from .attacks import right_after, unpacked
 
 SHADES = ("#0072B2", "#D55E00", "#009E73", "#E69F00")  # of temperatures and of eps, from the first on
 LINES = ("-", "--", "-.", ":")
@@ -21,7 +21,7 @@ INVISIBLE = 1e-6  # of the gradient before purification
 def chain_panels(measured: Mapping[str, Mapping]) -> Figure:
     """How much of a gradient went through how many purified sub-pixels; a panel for each data set.
 
-    ``measured``: by data set, what `endtoend.through_purification` returned. For each temperature the mean over the images,
+    ``measured``: by data set, what `attacks.through_purification` returned. For each temperature the mean over the images,
     as a share of the gradient's size behind purification, and the images' own curves, thin.
     """
     figure, panels = _panels(len(measured))
@@ -43,7 +43,7 @@ def chain_panels(measured: Mapping[str, Mapping]) -> Figure:
 def accuracy_by_steps(measured: Mapping[str, Mapping], *, steps: Mapping[str, int]) -> Figure:
     """Accuracy of the defended classifier against the steps of BPDA, with 95 % intervals; a panel for each data set.
 
-    ``measured``: by data set, what `endtoend.around_purification` returned, with as many ``steps``. Dotted, what BIM leaves
+    ``measured``: by data set, what `attacks.around_purification` returned, with as many ``steps``. Dotted, what BIM leaves
     that does not know of the defence.
     """
     figure, panels = _panels(len(measured))

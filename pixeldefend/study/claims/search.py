@@ -6,13 +6,13 @@ from functools import partial
 import torch
 from scipy.stats import binomtest
 
-from ..defenses.lbfgs import OBJECTIVES
-from .claims import Claim, Comparisons, Outcome, cifar10_only, most, scored, share
-from .conditions import EPS_ATTACK, UPPER_ROWS
-from .endtoend import around_purification, sizes_of, through_purification
-from .endtoend_tables import fooled_by_one, right, standing_still
-from .lab import Lab
-from .optimisation import SEARCHES, Comparison, measured
+from ...defenses.lbfgs import OBJECTIVES
+from ..conditions import EPS_ATTACK, UPPER_ROWS
+from ..endtoend.attacks import around_purification, sizes_of, through_purification
+from ..endtoend.tables import fooled_by_one, right, standing_still
+from ..lab import Lab
+from ..purification.optimisation import SEARCHES, Comparison, measured
+from .judging import Claim, Comparisons, Outcome, cifar10_only, most, scored, share
 
 NORMAL = UPPER_ROWS[0]
 CHANCE = 0.05  # of a test that two attacks leave the same accuracy: not less than this counts as no difference

@@ -4,7 +4,7 @@ A claim is a list of comparisons. It holds where all of them come out as the pap
 holds in part in between, also where a comparison could not be made for want of a record. Nothing is computed for the
 report: a claim without any record is "not run".
 
-The claims themselves: `claims_likelihood`, `claims_accuracy` and `claims_search`; `report` numbers them.
+The claims themselves: `likelihood`, `accuracy` and `search`; `report` numbers them.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,12 +14,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from .available import TITLES
-from .conditions import EPS_ATTACK, Row, paper_accuracy
-from .lab import Lab
-from .records import Record
-from .store import Store
-from .tables import percent_interval, wilson_interval
+from ..available import TITLES
+from ..conditions import EPS_ATTACK, Row, paper_accuracy
+from ..lab import Lab
+from ..records import Record
+from ..store import Store
+from ..tables import percent_interval, wilson_interval
 
 LISTED = 3  # of what is lacking
 VERDICTS = ("holds", "holds in part", "does not hold", "not run")

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .available import FIGURE_EPS, TITLES
-from .figures import COLOURS, OTHER, draw_gallery, kind_of, label
+from ..available import FIGURE_EPS, TITLES
+from ..figures import COLOURS, OTHER, draw_gallery, kind_of, label
 from .optimisation import CALLED, Comparison
 from .purified import Panel
 

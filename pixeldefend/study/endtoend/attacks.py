@@ -15,15 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..attacks import bim, bim_iterations, bpda
-from ..classifiers import predict
-from ..classifiers.inference import checked_logits
-from ..defenses import PixelDefend, UnrolledPurification, gradient_flow
-from ..fingerprint import fingerprint
-from ..scaling import to_unit
-from .conditions import EPS_ATTACK, EPS_DEFEND, Condition
-from .lab import Lab
-from .records import tensor_digest
+from ...attacks import bim, bim_iterations, bpda
+from ...classifiers import predict
+from ...classifiers.inference import checked_logits
+from ...defenses import PixelDefend, UnrolledPurification, gradient_flow
+from ...fingerprint import fingerprint
+from ...scaling import to_unit
+from ..conditions import EPS_ATTACK, EPS_DEFEND, Condition
+from ..lab import Lab
+from ..records import tensor_digest
 
 TEMPERATURES = (1.0, 0.1, 0.01, 1e-6)  # of the relaxation; the last one's result is greedy purification
 BIM_TEMPERATURE = 0.1

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from scipy.stats import kstest
 
-from ..detection import p_values
+from ...detection import p_values
+from ..available import TITLES
+from ..conditions import EPS_ATTACK, NAMES, SEARCHED, TUNED, UPPER_ROWS, Condition
+from ..lab import Lab
 from . import choices
-from .available import TITLES
-from .claims import NotRun, accuracy, cell, reference, scored, share
-from .conditions import EPS_ATTACK, NAMES, SEARCHED, TUNED, UPPER_ROWS, Condition
-from .lab import Lab
+from .judging import NotRun, accuracy, cell, reference, scored, share
 
 NORMAL = UPPER_ROWS[0]
 EPS = choices.EPS

@@ -6,12 +6,12 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..classifiers.store import classifier_name
-from ..classifiers.training import BEFORE
-from ..pixelcnn.card import CARD, SAMPLES, SOURCES
-from ..weights import CONFIG, SCORES
-from .provenance import Weights
-from .tables import wilson_interval
+from ...classifiers.store import classifier_name
+from ...classifiers.training import BEFORE
+from ...pixelcnn.card import CARD, SAMPLES, SOURCES
+from ...weights import CONFIG, SCORES
+from ..provenance import Weights
+from ..tables import wilson_interval
 
 PAGE, FOLDER = "models.md", "models"  # in the book's folder
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n+", re.DOTALL)

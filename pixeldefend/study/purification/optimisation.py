@@ -10,16 +10,16 @@ import torch
 from scipy.stats import t
 from torch import Tensor, nn
 
-from ..classifiers import predict
-from ..defenses import PixelDefend, lbfgs_purify
-from ..defenses.lbfgs import OBJECTIVES
-from ..fingerprint import fingerprint
-from ..pixelcnn import PixelCNN
-from .available import FIGURE_EPS
-from .conditions import EPS_DEFEND, Condition
-from .lab import Lab
-from .records import tensor_digest
-from .tables import percent_interval
+from ...classifiers import predict
+from ...defenses import PixelDefend, lbfgs_purify
+from ...defenses.lbfgs import OBJECTIVES
+from ...fingerprint import fingerprint
+from ...pixelcnn import PixelCNN
+from ..available import FIGURE_EPS
+from ..conditions import EPS_DEFEND, Condition
+from ..lab import Lab
+from ..records import tensor_digest
+from ..tables import percent_interval
 
 TOGETHER = 8  # runs that share an evaluation: it decides the last digits, so it is fixed
 CALLED = {"continuous": "continuous objective", "context": "integer objective"}

@@ -4,15 +4,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
-from .. import paths
-from ..classifiers import saved_classifiers
-from ..classifiers.store import SIZES as NETWORK_SIZES
-from ..classifiers.store import build_classifier, classifier_name
-from ..weights import SCORES
-from . import adaptive, claims_accuracy, claims_likelihood, claims_search
-from .available import TITLES
-from .claims import Claim, Judgement, judge, reading_lab
-from .conditions import (
+from ... import paths
+from ...classifiers import saved_classifiers
+from ...classifiers.store import SIZES as NETWORK_SIZES
+from ...classifiers.store import build_classifier, classifier_name
+from ...weights import SCORES
+from .. import adaptive
+from ..available import TITLES
+from ..conditions import (
     DENSITIES,
     EPS_ATTACK,
     PAPER_THRESHOLD,
@@ -23,14 +22,16 @@ from .conditions import (
     Row,
     paper_accuracy,
 )
-from .endtoend import SIZES, sizes_of
-from .lab import Lab
-from .optimisation import SEARCHES
-from .records import Record
+from ..endtoend.attacks import SIZES, sizes_of
+from ..lab import Lab
+from ..purification.optimisation import SEARCHES
+from ..records import Record
+from . import accuracy, likelihood, search
+from .judging import Claim, Judgement, judge, reading_lab
 
 CLAIMS: dict[Claim, int] = {
     claim: number + 1
-    for number, claim in enumerate((*claims_likelihood.CLAIMS, *claims_search.CLAIMS, *claims_accuracy.CLAIMS))
+    for number, claim in enumerate((*likelihood.CLAIMS, *search.CLAIMS, *accuracy.CLAIMS))
 }
 
 
@@ -158,4 +159,4 @@ class PrintedLab:
 def verdicts_on_the_paper(data_set: str, images: int = 10_000) -> dict[Claim, str]:
     """What the rules for claims on accuracies make of the numbers that the paper itself prints."""
     lab = PrintedLab(data_set, images)
-    return {claim: judge(claim, lab).verdict for claim in claims_accuracy.CLAIMS}
+    return {claim: judge(claim, lab).verdict for claim in accuracy.CLAIMS}

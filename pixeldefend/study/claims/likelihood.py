@@ -8,13 +8,19 @@ from pathlib import Path
 
 from scipy.stats import kstest
 
-from .. import paths
-from ..classifiers import saved_classifiers
-from ..classifiers.store import classifier_name
-from ..detection import auc_interval, p_values, roc
-from ..weights import SCORES
-from .available import FIGURE_EPS
-from .claims import (
+from ... import paths
+from ...classifiers import saved_classifiers
+from ...classifiers.store import classifier_name
+from ...detection import auc_interval, p_values, roc
+from ...weights import SCORES
+from ..available import FIGURE_EPS
+from ..conditions import ATTACKS, EPS_ATTACK, LOWER_ROWS, NAMES, SEARCHED, UPPER_ROWS, Row, paper_accuracy
+from ..detection.noise import PAPER_THRESHOLD, estimated_accuracy, matching_threshold
+from ..detection.tables import LARGE, mean_interval
+from ..lab import Lab
+from ..records import read_signed
+from ..tables import wilson_interval
+from .judging import (
     Claim,
     Comparisons,
     NotRun,
@@ -28,12 +34,6 @@ from .claims import (
     scored,
     share,
 )
-from .conditions import ATTACKS, EPS_ATTACK, LOWER_ROWS, NAMES, SEARCHED, UPPER_ROWS, Row, paper_accuracy
-from .detection_tables import LARGE, mean_interval
-from .lab import Lab
-from .noise import PAPER_THRESHOLD, estimated_accuracy, matching_threshold
-from .records import read_signed
-from .tables import wilson_interval
 
 NORMAL, PURIFIED = UPPER_ROWS[0], LOWER_ROWS[0]
 PAPER_BITS = {"fashion-mnist": 2.7, "cifar10": 3.0}  # appendix B

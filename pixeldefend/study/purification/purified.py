@@ -6,15 +6,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..classifiers import predict
-from ..defenses import PixelDefend
-from ..detection import ROC, detected, p_values, roc
-from ..images import Images
-from .conditions import ATTACKS, EPS_DEFEND, Condition, attacks_with_eps
-from .detection_tables import auc_cell, detected_cell
-from .figures import label
-from .lab import Lab
-from .tables import percent_interval
+from ...classifiers import predict
+from ...defenses import PixelDefend
+from ...detection import ROC, detected, p_values, roc
+from ...images import Images
+from ..available import first_fooled
+from ..conditions import ATTACKS, EPS_DEFEND, Condition, attacks_with_eps
+from ..detection.tables import auc_cell, detected_cell
+from ..figures import label
+from ..lab import Lab
+from ..tables import percent_interval
 
 WRONG = "\N{BALLOT X}\N{NO-BREAK SPACE}"  # before the name of a wrong class
 Scores = dict[tuple[str, int], Tensor]  # by attack and eps; ("clean", 0) too
@@ -37,12 +38,6 @@ def class_names(data: Images, predictions: Tensor, labels: Tensor) -> list[str]:
     """Names of predicted classes, (N,); `WRONG` stands before those that are not the label."""
     pairs = zip(predictions.tolist(), labels.tolist(), strict=True)
     return [("" if seen == true else WRONG) + data.classes[seen] for seen, true in pairs]
-
-
-def first_fooled(lab: Lab, eps: int, *, among: int | None = None) -> int:
-    """The first of ``among`` test images that the ResNet gets right and BIM makes it get wrong; 0 if there is none."""
-    clean, attacked = lab.record(Condition(lab.data_set)), lab.record(Condition(lab.data_set, "bim", eps))
-    return int((clean.correct & ~attacked.correct)[:among].int().argmax())
 
 
 def one_image(lab: Lab, eps: int) -> Panel:

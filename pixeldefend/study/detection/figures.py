@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .available import TITLES
-from .conditions import Condition, paper_accuracy
-from .figures import COLOURS, OTHER, draw_bits, draw_p_values, draw_roc, label
-from .records import Record
-from .tables import wilson_interval
+from ..available import TITLES
+from ..conditions import Condition, paper_accuracy
+from ..figures import COLOURS, OTHER, draw_bits, draw_p_values, draw_roc, label
+from ..records import Record
+from ..tables import wilson_interval
 
 
 def likelihood_panels(sets: Mapping[str, Mapping[str, Tensor]], *, bins: int = 40,

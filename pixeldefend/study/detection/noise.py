@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checks import CLASSES
-from .figures import label
-from .records import Record
-from .tables import wilson_interval
+from ...checks import CLASSES
+from ..figures import label
+from ..records import Record
+from ..tables import wilson_interval
 
 SEED = 0
 PAPER_THRESHOLD = 4.5  # bits per dimension, for CIFAR-10

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from scipy.stats import ks_2samp, kstest
 from torch import Tensor
 
-from ..detection import Z_95, auc_interval, detected, p_values, roc
-from .conditions import Condition, paper_accuracy
-from .figures import label
-from .records import Record
-from .tables import percent_interval
+from ...detection import Z_95, auc_interval, detected, p_values, roc
+from ..conditions import Condition, paper_accuracy
+from ..figures import label
+from ..records import Record
+from ..tables import percent_interval
 
 FALSE_POSITIVE_RATES = (0.01, 0.05)
 LARGE = ("rand", "fgsm", "bim")  # "attacks producing larger perturbations" (section 3)

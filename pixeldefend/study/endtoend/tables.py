@@ -1,4 +1,4 @@
-"""Tables on the attacks of `endtoend`, in Markdown."""
+"""Tables on `attacks`, in Markdown."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from ..detection import p_values
-from .available import TITLES
-from .conditions import EPS_ATTACK, EPS_DEFEND, Condition, paper_accuracy
-from .endtoend import BIM_EPS, Sizes
-from .tables import percent_interval
+from ...detection import p_values
+from ..available import TITLES
+from ..conditions import EPS_ATTACK, EPS_DEFEND, Condition, paper_accuracy
+from ..tables import percent_interval
+from .attacks import BIM_EPS, Sizes
 
 LEVEL = 0.05  # of the test for adversarial images
 CALLED = {"clean": "none", "bim": "BIM, unaware of the defence", "bpda": "BPDA"}
@@ -39,7 +39,7 @@ class Outcome:
 
 
 def outcomes(results: Mapping, reference: Tensor) -> dict[tuple[str, int], Outcome]:
-    """By attack ("clean", "bim", "bpda") and eps, from what `endtoend.around_purification` measured.
+    """By attack ("clean", "bim", "bpda") and eps, from what `attacks.around_purification` measured.
 
     ``reference``: bits per dimension of images held out from the density's training, (N,).
     """
@@ -92,7 +92,7 @@ def _share(count: int, images: int) -> str:
 
 
 def flow_table(flow: Sequence[Mapping]) -> str:
-    """What `endtoend.measure_flow` found, a row for each temperature; ranges are over the images."""
+    """What `attacks.measure_flow` found, a row for each temperature; ranges are over the images."""
     heads = ["temperature", "n", "levels from<br>greedy", "size after / before", "sub-pixels with<br>gradient 0, in %",
              "images with<br>no gradient", "same sign as<br>behind purification, in %"]  # fmt: skip
     lines = ["| " + " | ".join(heads) + " |", "|--:|--:|:-:|:-:|:-:|:-:|:-:|"]
@@ -113,7 +113,7 @@ def standing_still(row: Mapping) -> int:
 def through_table(through: Mapping[str, Mapping], around: Mapping[str, Mapping], sizes: Mapping[str, Sizes]) -> str:
     """What BIM through the softened purification did, a row for each data set; on whole images with BPDA beside it.
 
-    ``through`` and ``around``: by data set, what the functions of `endtoend` returned with these ``sizes``. Right and loss
+    ``through`` and ``around``: by data set, what the functions of `attacks` returned with these ``sizes``. Right and loss
     are those of the classifier behind greedy purification.
     """
     heads = ["images", "n", "returned<br>unchanged", "right<br>before", "right after<br>BIM", "right after<br>BPDA",

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ..checks import check_choice
-from ..classifiers.store import SIZES, build_classifier
-from ..images import DATA_SETS
+from ...checks import check_choice
+from ...classifiers.store import SIZES, build_classifier
+from ...images import DATA_SETS
 
 WIDTHS = ("cifar10", "fashion-mnist")  # in the order of the paper's tables, which have the second in parentheses
 SOFTMAX = "softmax"  # the last entry of the paper's tables; here networks give logits, and the loss has the softmax

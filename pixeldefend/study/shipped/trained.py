@@ -8,20 +8,20 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .. import paths
-from ..classifiers import saved_classifiers
-from ..classifiers.store import SIZES, build_classifier, classifier_name
-from ..classifiers.training import BEFORE
-from ..images import DATA_SETS, HELD_OUT, Images
-from ..pixelcnn import PixelCNN, shipped_densities
-from ..weights import CONFIG, LOG, SCORES
-from .available import TITLES
-from .claims import printed
-from .claims_likelihood import PAPER_BITS
-from .conditions import DENSITIES, UNFINISHED, UPPER_ROWS, Row
-from .endtoend import packed, unpacked
-from .lab import Lab
-from .tables import percent_interval
+from ... import paths
+from ...classifiers import saved_classifiers
+from ...classifiers.store import SIZES, build_classifier, classifier_name
+from ...classifiers.training import BEFORE
+from ...images import DATA_SETS, HELD_OUT, Images
+from ...pixelcnn import PixelCNN, shipped_densities
+from ...weights import CONFIG, LOG, SCORES
+from ..available import TITLES
+from ..claims.judging import printed
+from ..claims.likelihood import PAPER_BITS
+from ..conditions import DENSITIES, UNFINISHED, UPPER_ROWS, Row
+from ..endtoend.attacks import packed, unpacked
+from ..lab import Lab
+from ..tables import percent_interval
 
 SEED = 0  # of the samples
 

@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from matplotlib.figure import Figure
 
-from ..classifiers import predict
-from ..detection import Z_95
-from .available import FIGURE_EPS
-from .conditions import ATTACKS, SEARCHED, Condition
-from .figures import attack_gallery, label
-from .lab import Lab
-from .purified import first_fooled
+from ...classifiers import predict
+from ...detection import Z_95
+from ..available import FIGURE_EPS, first_fooled
+from ..conditions import ATTACKS, SEARCHED, Condition
+from ..figures import attack_gallery, label
+from ..lab import Lab
 
 NOT_THE_IMAGES = ("density", "precision")  # of a record's configuration: they decide its bits
 

@@ -1,0 +1,1 @@
+"""What ships with the book: densities, classifiers, their architectures and model cards."""
