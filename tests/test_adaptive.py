@@ -67,13 +67,14 @@ def test_outcomes_are_those_of_the_attacks_and_the_defence():
     density, net, images = small_density(1), Brightness().eval(), random_images(6, 1, 8, 8)
     labels = predict(net, images)
     found = outcomes(net, density, images, labels, eps_attacks=[4], eps_defend=16)
-    assert list(found) == ["clean", "fgsm 4", "bim 4"]
+    assert list(found) == ["clean", "fgsm 4", "bim 4", "deepfool 4", "carlini_wagner 4"]
     assert found["clean"].right == [True] * 6
     attacked = attacks.bim(net, images, labels, eps=4)
     assert found["bim 4"].bits == pytest.approx(density.bits_per_dim(attacked).tolist(), abs=1e-5)
     assert found["bim 4"].right == (predict(net, attacked) == labels).tolist()
     purified = PixelDefend(density, eps_defend=16)(attacked)
     assert found["bim 4"].right_purified == (predict(net, purified) == labels).tolist()
+    assert found["deepfool 4"].right == (predict(net, attacks.deepfool(net, images, labels, eps=4)) == labels).tolist()
     assert {name: Outcome(**values) for name, values in as_plain(found).items()} == found
 
 

@@ -18,9 +18,10 @@ from .. import attacks
 from ..classifiers import predict
 from ..defenses import PixelDefend
 from ..pixelcnn import PixelCNN
+from .conditions import SEARCHED
 from .records import Record
 
-ADVERSARIES = ("fgsm", "bim")  # candidates for the strongest one
+ADVERSARIES = ("fgsm", "bim", *SEARCHED)  # candidates for the strongest one: RAND is none
 STEP = 0.1  # bits per dimension, between the thresholds tried
 
 
@@ -54,7 +55,7 @@ def outcomes(net: nn.Module, density: PixelCNN, images: Tensor, labels: Tensor, 
     purify = PixelDefend(density, eps_defend=eps_defend, precision=precision)
     attacked = {"clean": images}
     for name in ADVERSARIES:
-        attacked |= {f"{name} {eps}": attacks.ATTACKS[name](net, images, labels, eps=eps) for eps in eps_attacks}
+        attacked |= _attacked(name, net, images, labels, eps_attacks)
     found = {}
     for name, batch in attacked.items():
         bits = density.bits_per_dim(batch, precision=precision).double()
@@ -63,9 +64,17 @@ def outcomes(net: nn.Module, density: PixelCNN, images: Tensor, labels: Tensor, 
     return found
 
 
+def _attacked(name: str, net: nn.Module, images: Tensor, labels: Tensor, eps_attacks: Sequence[int]) -> dict[str, Tensor]:
+    """By name and eps; a search, which does not depend on eps, runs once."""
+    if name in SEARCHED:
+        found = attacks.SEARCHES[name](net, images, labels, batch_size=len(images))
+        return {f"{name} {eps}": attacks.to_levels(found, images, eps=eps) for eps in eps_attacks}
+    return {f"{name} {eps}": attacks.ATTACKS[name](net, images, labels, eps=eps) for eps in eps_attacks}
+
+
 def strongest_accuracy(found: Mapping[str, Outcome], eps: int, threshold: float) -> float:
     """The accuracy that the strongest attack at ``eps`` leaves, with all but the images below the threshold purified."""
-    return min(found[f"{name} {eps}"].accuracy(threshold) for name in ADVERSARIES)
+    return min(outcome.accuracy(threshold) for name, outcome in found.items() if name.endswith(f" {eps}"))
 
 
 def thresholds(found: Mapping[str, Outcome]) -> list[float]:

@@ -20,7 +20,7 @@ from ..detection import LikelihoodDetector
 from ..fingerprint import fingerprint
 from ..images import Images, load_images
 from ..pixelcnn import PixelCNN, shipped_densities
-from .adaptive import Outcome, adaptive_record, as_plain, choose_threshold, outcomes
+from .adaptive import ADVERSARIES, Outcome, adaptive_record, as_plain, choose_threshold, outcomes
 from .conditions import (
     ADAPTIVE,
     ALL_ATTACKS,
@@ -223,6 +223,7 @@ class Lab:
             "network": network,
             "training": training,
             "images": THRESHOLD_IMAGES,
+            "attacks": ADVERSARIES,
             "eps_attacks": EPS_ATTACK[self.data_set],
             "eps_defend": eps_defend,
             "precision": self.precision,
