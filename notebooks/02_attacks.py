@@ -184,8 +184,7 @@ glue("tuned", Markdown("\n".join(lines)), display=False)
 #
 # The first two change the classifier, the third the image, as PixelDefend does. Of the {glue:text}`n_squeezed:d` images in
 # {numref}`fig-squeeze` the ResNet classifies {glue:text}`squeezed_right_clean:d` correctly when they are clean,
-# {glue:text}`squeezed_right_bim:d` after BIM, and {glue:text}`squeezed_right_squeezed:d` of the attacked ones once they are squeezed: the
-# noise is coarser, but most of it is still there.
+# {glue:text}`squeezed_right_bim:d` after BIM, and {glue:text}`squeezed_right_squeezed:d` of the attacked ones once they are squeezed.
 
 # %% mystnb={"figure": {"name": "fig-squeeze", "caption": "Test images, attacked by BIM with {math}`\\epsilon = 8`, and squeezed. Below each image: the class that the ResNet sees."}, "image": {"alt": "Three rows of clothing images: clean, attacked, and squeezed, the last with few shades of grey.", "width": "720px"}} tags=["hide-input"]
 n = lab.profile.gallery
