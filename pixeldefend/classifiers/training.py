@@ -218,7 +218,7 @@ def _beginning(data_set: str, network: str, start: str | None) -> tuple[nn.Modul
         return build_classifier(network, SIZES[data_set, network]), None, {}
     model = load_classifier(data_set, network, training=start).requires_grad_()
     scores = json.loads((paths.WEIGHTS / "classifiers" / classifier_name(data_set, network, start) / SCORES).read_text())
-    return model, fingerprint(model), {BEFORE: scores["images_seen"] + scores.get(BEFORE, 0)}
+    return model, fingerprint(model), {BEFORE: scores.get("images_seen", 0) + scores.get(BEFORE, 0)}
 
 
 def _scores(model: nn.Module, images: Tensor, labels: Tensor) -> dict:
