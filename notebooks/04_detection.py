@@ -215,10 +215,10 @@ for name, found in changed.items():
 #
 # **CW** stays hidden: {glue:text}`nearest_few_carlini_wagner:.1f` % rounded to nearest, {glue:text}`few_carlini_wagner:.1f` %
 # rounded outward, about as many as of clean images. Yet it does harm: rounded outward, the ResNet misclassifies
-# {glue:text}`error_carlini_wagner:.1f` % of the images. It is not the size of its changes that hides it, which are
-# {glue:text}`change_carlini_wagner:.2f` levels per pixel on average, but where they are: it leaves the black background alone
-# ({doc}`03_likelihoods`), where the density is surest of itself and every other attack gives itself away. The tuned version, which is
-# not confined to $\tanh$ space, does not spare the background, and is caught ({numref}`tbl-auc`).
+# {glue:text}`error_carlini_wagner:.1f` % of the images. The size of its changes can hardly be what hides it, which is
+# {glue:text}`change_carlini_wagner:.2f` levels per pixel on average; more likely it is where they are. It leaves the black background
+# alone ({doc}`03_likelihoods`), where the density is surest of itself. The tuned version, which is not confined to $\tanh$ space, is
+# caught ({numref}`tbl-auc`).
 #
 # So little decides it. CW's search returns black pixels that are off by a fraction of a thousandth of a level, which is what
 # $\tanh$ loses in 32 bits. Rounding outward disregards changes below a thousandth; if it did not, most black pixels would become 1.
