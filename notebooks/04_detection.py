@@ -220,8 +220,8 @@ for name, found in changed.items():
 # alone ({doc}`03_likelihoods`), where the density is surest of itself. The tuned version, which is not confined to $\tanh$ space, is
 # caught ({numref}`tbl-auc`).
 #
-# So little decides it. CW's search returns black pixels that are off by a fraction of a thousandth of a level, which is what
-# $\tanh$ loses in 32 bits. Rounding outward disregards changes below a thousandth; if it did not, most black pixels would become 1.
+# One choice stands behind that. CW's search returns black pixels that are off by what $\tanh$ loses in 32 bits, a fraction of a
+# thousandth of a level. Rounding outward disregards changes below a thousandth; it would make whole levels of them otherwise.
 #
 # :::{table} What the attacks with eps 8 change: absolute change of a sub-pixel, mean over an image and the largest, in colour levels; means over the images with 95 % intervals.
 # :name: tbl-changes

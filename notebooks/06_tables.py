@@ -99,7 +99,6 @@ glue("clean_purified", 100 * fashion[LOWER_ROWS[0], "clean", 0].accuracy, displa
 #   {glue:text}`normal_clean:.1f` %) and gives back {glue:text}`squeezed_bim_8:.1f` % under BIM at $\epsilon = 8$, but only
 #   {glue:text}`squeezed_bim_25:.1f` % at $\epsilon = 25$.
 # - *The architecture matters*: the VGG, trained as usual, keeps {glue:text}`vgg_bim_8:.1f` % under BIM.
-#
 # - *Training on BIM examples* is the strongest of the baselines at $\epsilon = 8$, with {glue:text}`bim_trained_bim_8:.1f` %, and
 #   falls furthest behind the paper at $\epsilon = 25$: {glue:text}`bim_trained_bim_25:.1f` % where the paper has 63 %. It met no
 #   $\epsilon$ above 16 in training, and was trained for few epochs.
