@@ -19,7 +19,7 @@ from pixeldefend.study.conditions import EPS_ATTACK
 from pixeldefend.study.detection import figures as detection_figures
 from pixeldefend.study.detection.noise import (
     PAPER,
-    PAPER_THRESHOLD,
+    PAPER_NOISE_THRESHOLD,
     matching_threshold,
     noise_summary,
     noise_table,
@@ -30,7 +30,7 @@ from pixeldefend.study.detection.tables import stacked
 figures.use_style()
 labs = scored_labs(profile)
 glue("shown", Markdown(shown(labs)), display=False)
-glue("paper_threshold", PAPER_THRESHOLD, display=False)
+glue("paper_threshold", PAPER_NOISE_THRESHOLD, display=False)
 glue("paper_share", 100 * PAPER[0].above / PAPER[0].images, display=False)
 for found in PAPER:
     glue(f"paper_above_{found.kind}", found.above, display=False)
@@ -70,7 +70,7 @@ records = {name: kinds_of_image(lab, FIGURE_EPS, ("rand",)) for name, lab in lab
 matched = {name: matching_threshold(lab.reference("held-out").bits) for name, lab in labs.items()}
 thresholds = {name: {"chosen on held-out images": value} for name, value in matched.items()}
 if "cifar10" in labs:
-    thresholds["cifar10"]["as in the paper"] = PAPER_THRESHOLD
+    thresholds["cifar10"]["as in the paper"] = PAPER_NOISE_THRESHOLD
 tables, summaries = {}, []
 for name, lab in labs.items():
     prefix = "" if name == "fashion-mnist" else f"{name}_"

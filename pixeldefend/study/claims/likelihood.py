@@ -15,7 +15,7 @@ from ...detection import auc_interval, p_values, roc
 from ...weights import SCORES
 from ..available import FIGURE_EPS
 from ..conditions import ATTACKS, EPS_ATTACK, LOWER_ROWS, NAMES, SEARCHED, UPPER_ROWS, Row, paper_accuracy
-from ..detection.noise import PAPER_THRESHOLD, estimated_accuracy, matching_threshold
+from ..detection.noise import PAPER_NOISE_THRESHOLD, estimated_accuracy, matching_threshold
 from ..detection.tables import LARGE, mean_interval
 from ..lab import Lab
 from ..records import read_signed
@@ -153,7 +153,7 @@ def _deviates_less(lab: Lab, attack: str) -> Outcome:
 def _noise_classifier(lab: Lab) -> Comparisons:
     def threshold() -> float:
         if lab.data_set == "cifar10":
-            return PAPER_THRESHOLD
+            return PAPER_NOISE_THRESHOLD
         return matching_threshold(reference(lab, "held-out").bits)
 
     def above(attack: str, eps: int, low: float, high: float) -> Outcome:

@@ -17,7 +17,7 @@ from ..records import Record
 from ..tables import wilson_interval
 
 SEED = 0
-PAPER_THRESHOLD = 4.5  # bits per dimension, for CIFAR-10
+PAPER_NOISE_THRESHOLD = 4.5  # bits per dimension, for CIFAR-10
 PAPER_IMAGES = 10_000
 PAPER_ABOVE = {"clean": 175, "rand": 9_874}  # at 4.5 bits per dimension, RAND with eps 8
 PAPER_ACCURACY = {"clean": 0.920, "rand": 0.873}  # of the ResNet
@@ -72,7 +72,7 @@ class Outcome:
         return estimated_accuracy(self.accuracy, self.above, self.images)
 
 
-PAPER = [Outcome(kind, PAPER_THRESHOLD, PAPER_IMAGES, PAPER_ABOVE[kind], PAPER_ACCURACY[kind]) for kind in PAPER_ABOVE]
+PAPER = [Outcome(kind, PAPER_NOISE_THRESHOLD, PAPER_IMAGES, PAPER_ABOVE[kind], PAPER_ACCURACY[kind]) for kind in PAPER_ABOVE]
 
 
 def outcome(kind: str, record: Record, threshold: float, *, seed: int = SEED) -> Outcome:
