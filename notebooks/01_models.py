@@ -130,10 +130,10 @@ figures.gallery(trained.rows_of_samples(labs.values()))
 # :::
 #
 # The authors train each classifier for about 200 epochs. The warm start is our own and saves time: an epoch on BIM examples costs
-# several times as much as one without. The adversarially trained networks start from the normally trained one, but
-# for the one of CIFAR-10 that met BIM, which goes on from the one that met FGSM. That with smoothed labels starts from a shorter run
-# of its own kind on Fashion-MNIST, and from the normally trained one on CIFAR-10. The normally trained ResNet of CIFAR-10 had itself
-# been through two shorter runs (8 and 3 epochs), whose weights are not shipped. The $\epsilon$ of adversarial
+# several times as much as one without. The adversarially trained networks started from the normally trained one, but
+# for the one of CIFAR-10 that met BIM, which started from the one that met FGSM. That with smoothed labels started from a shorter run
+# of its own kind on Fashion-MNIST, and from the normally trained one on CIFAR-10. Those of CIFAR-10, but for the one that met BIM,
+# then went on from themselves, in up to four runs; the weights in between are not shipped. The $\epsilon$ of adversarial
 # training is that for CIFAR-10, a standard deviation of 8 levels; for Fashion-MNIST the paper names 8 and 25, without saying which column of its table belongs to which.
 #
 # ### Layer by layer
