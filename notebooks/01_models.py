@@ -133,7 +133,7 @@ figures.gallery(trained.rows_of_samples(labs.values()))
 # several times as much as one without. The adversarially trained networks started from the normally trained one, but
 # for the one of CIFAR-10 that met BIM, which started from the one that met FGSM. That with smoothed labels started from a shorter run
 # of its own kind on Fashion-MNIST, and from the normally trained one on CIFAR-10. Those of CIFAR-10, but for the one that met BIM,
-# then went on from themselves, in up to four runs; the weights in between are not shipped. The $\epsilon$ of adversarial
+# then went on from themselves, some more than once; the weights in between are not shipped. The $\epsilon$ of adversarial
 # training is that for CIFAR-10, a standard deviation of 8 levels; for Fashion-MNIST the paper names 8 and 25, without saying which column of its table belongs to which.
 #
 # ### Layer by layer
