@@ -14,7 +14,7 @@ from myst_nb import glue
 
 from pixeldefend import roc
 from pixeldefend.study import figures
-from pixeldefend.study.available import FIGURE_EPS, TITLES, scored_labs, shown
+from pixeldefend.study.available import FIGURE_EPS, PREFIXES, TITLES, scored_labs, shown
 from pixeldefend.study.conditions import ATTACKS, EPS_ATTACK, EPS_DEFEND
 from pixeldefend.study.detection import figures as detection_figures
 from pixeldefend.study.detection.tables import p_value_table, stacked
@@ -130,18 +130,19 @@ search = optimisation.SEARCHES[profile]
 comparisons = {name: optimisation.measured(lab, search) for name, lab in labs.items()}
 for key, value in vars(search).items():
     glue(f"search_{key}", value, display=False)
-found = comparisons["fashion-mnist"]
-for objective, runs in found.runs.items():
-    glue(f"failed_{objective}", runs.less_likely_than(found.bits["attacked"]), display=False)
-    glue(f"ended_{objective}", runs.rounded.mean().item(), display=False)
-    glue(f"rounding_{objective}", runs.rounding.abs().max().item(), display=False)
-    glue(f"iterations_{objective}", runs.iterations.double().mean().item(), display=False)
-    glue(f"evaluations_{objective}", runs.evaluations.double().mean().item(), display=False)
-    glue(f"at_limit_{objective}", int((runs.iterations == search.max_iterations).sum()), display=False)
-    glue(f"better_{objective}", int((runs.best < found.bits["greedy"]).sum()), display=False)
+for name, found in comparisons.items():
+    prefix = PREFIXES[name]
+    for objective, runs in found.runs.items():
+        glue(f"{prefix}failed_{objective}", runs.less_likely_than(found.bits["attacked"]), display=False)
+        glue(f"{prefix}ended_{objective}", runs.rounded.mean().item(), display=False)
+        glue(f"{prefix}rounding_{objective}", runs.rounding.abs().max().item(), display=False)
+        glue(f"{prefix}iterations_{objective}", runs.iterations.double().mean().item(), display=False)
+        glue(f"{prefix}evaluations_{objective}", runs.evaluations.double().mean().item(), display=False)
+        glue(f"{prefix}at_limit_{objective}", int((runs.iterations == search.max_iterations).sum()), display=False)
+        glue(f"{prefix}better_{objective}", int((runs.best < found.bits["greedy"]).sum()), display=False)
+    for kind, values in found.bits.items():
+        glue(f"{prefix}before_{kind}", values.mean().item(), display=False)
 glue("n_runs", search.images * search.starts, display=False)
-for kind, values in found.bits.items():
-    glue(f"before_{kind}", values.mean().item(), display=False)
 glue("comparisons", Markdown(stacked({TITLES[n]: optimisation.comparison_table(c) for n, c in comparisons.items()})), display=False)
 glue("optimisers", Markdown("\n".join(f"- {TITLES[n]}: {optimisation.in_words(c)}" for n, c in comparisons.items())), display=False)
 
@@ -190,11 +191,11 @@ groups = {
            "FGSM, purified": after["fgsm", FIGURE_EPS]}
     for name, (before, after) in bits.items()
 }  # fmt: skip
-for kind, values in groups["fashion-mnist"].items():
-    glue("bits_" + kind.lower().replace(", ", "_"), values.mean().item(), display=False)
-before, after = bits["fashion-mnist"]
-glue("n_images", len(after["fgsm", FIGURE_EPS]), display=False)
-glue("n_dear", len(after["deepfool", FIGURE_EPS]), display=False)
+for name, (_, after) in bits.items():
+    for kind, values in groups[name].items():
+        glue(f"{PREFIXES[name]}bits_{kind.lower().replace(', ', '_')}", values.mean().item(), display=False)
+    glue(f"{PREFIXES[name]}n_images", len(after["fgsm", FIGURE_EPS]), display=False)
+    glue(f"{PREFIXES[name]}n_dear", len(after["deepfool", FIGURE_EPS]), display=False)
 
 # %% mystnb={"figure": {"name": "fig-purified-bits", "caption": "Bits per dimension of clean test images and of FGSM images ({math}`\\epsilon = 8`), before and after purification."}, "image": {"alt": "Histograms of bits per dimension for each data set: FGSM images furthest right; purified ones, clean or attacked, left of the clean ones.", "width": "640px"}} tags=["hide-input"]
 purification_figures.purified_bits(groups)
@@ -225,17 +226,18 @@ words = {TITLES[name]: purified.in_words(*of, FIGURE_EPS) for name, of in p_valu
 glue("words", Markdown("\n".join(f"- {title}: {text}" for title, text in words.items())), display=False)
 glue("table", Markdown(stacked({TITLES[n]: purified.purified_detection_table(*of) for n, of in p_values.items()})), display=False)
 curves = {name: purified.roc_after(*of, FIGURE_EPS) for name, of in p_values.items()}
-for kind, curve in curves["fashion-mnist"].items():
-    glue(f"auc_{kind}", curve.auc, display=False)
-large = EPS_ATTACK["fashion-mnist"][-1]
-glue("auc_fgsm_large", purified.roc_after(*p_values["fashion-mnist"], large)["fgsm"].auc, display=False)
-before, after = p_values["fashion-mnist"]
-for kind in ATTACKS:
-    glue(f"behind_{kind}", roc(*purified.behind(after, kind, FIGURE_EPS)).auc, display=False)
-glue("behind_fgsm_large", roc(*purified.behind(after, "fgsm", large)).auc, display=False)
-for kind in ("clean", "fgsm", "carlini_wagner"):
-    scores = after[kind, FIGURE_EPS if kind != "clean" else 0]
-    glue(f"likely_{kind}", 100 * purified.too_likely(before["clean", 0], scores) / len(scores), display=False)
+for name, (before, after) in p_values.items():
+    prefix, large = PREFIXES[name], EPS_ATTACK[name][-1]
+    for kind, curve in curves[name].items():
+        glue(f"{prefix}auc_{kind}", curve.auc, display=False)
+    glue(f"{prefix}auc_fgsm_large", purified.roc_after(before, after, large)["fgsm"].auc, display=False)
+    for kind in ATTACKS:
+        glue(f"{prefix}behind_{kind}", roc(*purified.behind(after, kind, FIGURE_EPS)).auc, display=False)
+    glue(f"{prefix}behind_fgsm_large", roc(*purified.behind(after, "fgsm", large)).auc, display=False)
+    for kind in ("clean", "fgsm", "carlini_wagner"):
+        scores = after[kind, FIGURE_EPS if kind != "clean" else 0]
+        share = purified.too_likely(before["clean", 0], scores) / len(scores)
+        glue(f"{prefix}likely_{kind}", 100 * share, display=False)
 
 # %% [markdown]
 # ```{glue:md} words

@@ -17,7 +17,7 @@ from myst_nb import glue
 
 from pixeldefend.attacks import bim_iterations
 from pixeldefend.study import figures
-from pixeldefend.study.available import TITLES, scored_labs, shown
+from pixeldefend.study.available import PREFIXES, TITLES, scored_labs, shown
 from pixeldefend.study.conditions import EPS_ATTACK
 from pixeldefend.study.detection.tables import stacked
 from pixeldefend.study.endtoend import attacks as endtoend
@@ -67,22 +67,23 @@ glue("shown", Markdown(shown(labs)), display=False)
 # %% tags=["remove-output", "hide-input"]
 tables = {TITLES[name]: endtoend_tables.flow_table(results["flow"]) for name, results in through.items()}
 glue("flow", Markdown(stacked(tables)), display=False)
-flow = {row["temperature"]: row for row in through["fashion-mnist"]["flow"]}
-cold, warm = flow[min(flow)], flow[endtoend.BIM_TEMPERATURE]
-n_flow = len(cold["incoming"])
-for name, value in {"n_flow": n_flow, "still_cold": endtoend_tables.standing_still(cold),
-                    "zero_cold": 100 * fmean(cold["zero_share"]), "zero_warm": 100 * fmean(warm["zero_share"]),
-                    "levels_hot": fmean(flow[1.0]["from_greedy"]), "levels_warm": fmean(warm["from_greedy"]),
-                    "sign_warm": 100 * fmean(warm["same_sign"]), "warm": endtoend.BIM_TEMPERATURE,
-                    "bim_eps": endtoend.BIM_EPS, "bim_steps": bim_iterations(endtoend.BIM_EPS)}.items():
-    glue(name, value, display=False)
-bim, bpda = through["fashion-mnist"]["bim"], around["fashion-mnist"]["attacks"][str(endtoend.BIM_EPS)]["bpda"]
-n_bim = len(bim["loss"])
-for name, value in {"n_bim": n_bim, "bim_right": int(endtoend_tables.right(bim, through["fashion-mnist"]["labels"]).sum()),
-                    "bim_still": bim["largest_change"].count(0), "bim_loss": fmean(bim["loss"]),
-                    "loss_before": fmean(through["fashion-mnist"]["clean"]["loss"][:n_bim]),
-                    "bpda_loss": fmean(bpda["loss"][:n_bim])}.items():
-    glue(name, value, display=False)
+for data_set, results in through.items():
+    flow = {row["temperature"]: row for row in results["flow"]}
+    cold, warm = flow[min(flow)], flow[endtoend.BIM_TEMPERATURE]
+    bim, bpda = results["bim"], around[data_set]["attacks"][str(endtoend.BIM_EPS)]["bpda"]
+    n_bim = len(bim["loss"])
+    for name, value in {"n_flow": len(cold["incoming"]), "still_cold": endtoend_tables.standing_still(cold),
+                        "zero_cold": 100 * fmean(cold["zero_share"]), "zero_warm": 100 * fmean(warm["zero_share"]),
+                        "levels_hot": fmean(flow[1.0]["from_greedy"]), "levels_warm": fmean(warm["from_greedy"]),
+                        "sign_warm": 100 * fmean(warm["same_sign"]), "n_bim": n_bim,
+                        "bim_right": int(endtoend_tables.right(bim, results["labels"]).sum()),
+                        "bim_still": bim["largest_change"].count(0), "bim_loss": fmean(bim["loss"]),
+                        "loss_before": fmean(results["clean"]["loss"][:n_bim]),
+                        "bpda_loss": fmean(bpda["loss"][:n_bim])}.items():
+        glue(PREFIXES[data_set] + name, value, display=False)
+glue("warm", endtoend.BIM_TEMPERATURE, display=False)
+glue("bim_eps", endtoend.BIM_EPS, display=False)
+glue("bim_steps", bim_iterations(endtoend.BIM_EPS), display=False)
 glue("through", Markdown(endtoend_tables.through_table(through, around, sizes)), display=False)
 
 # %% mystnb={"figure": {"name": "fig-chains", "caption": "How much of the gradient of the loss passes through how many purified sub-pixels on its way from the purified image to the image, relative to its size behind purification (dotted: 1). Bold: mean over the images, which are also drawn one by one."}, "image": {"alt": "For each data set, curves of gradient size on a logarithmic scale against the number of sub-pixels passed, one for each temperature; the coldest has no curve because its gradient is zero.", "width": "620px"}} tags=["hide-input"]
@@ -147,16 +148,15 @@ glue("outcomes", Markdown(stacked(tables)), display=False)
 glue("claims", Markdown(endtoend_tables.claims_table(found)), display=False)
 lines = [endtoend_tables.broken_summary(around[name], cells, name) for name, cells in found.items()]
 glue("broken", Markdown("\n".join(lines)), display=False)
-small, large = EPS_ATTACK["fashion-mnist"]
-cells = found["fashion-mnist"]
-clean = cells["clean", 0]
-for name, value in {"steps": sizes["fashion-mnist"].steps, "n_bpda": clean.images, "clean": clean.accuracy,
-                    "clean_bits": clean.bits, "wrong_before": clean.images - clean.right}.items():
-    glue(name, value, display=False)
-for attack in ("bim", "bpda"):
-    for short, eps in (("small", small), ("large", large)):
-        for field in ("accuracy", "bits", "broken", "unseen"):
-            glue(f"{attack}_{field}_{short}", getattr(cells[attack, eps], field), display=False)
+for data_set, cells in found.items():
+    prefix, clean = PREFIXES[data_set], cells["clean", 0]
+    for name, value in {"steps": sizes[data_set].steps, "n_bpda": clean.images, "clean": clean.accuracy,
+                        "clean_bits": clean.bits, "wrong_before": clean.images - clean.right}.items():
+        glue(prefix + name, value, display=False)
+    for attack in ("bim", "bpda"):
+        for short, eps in (("small", endtoend.BIM_EPS), ("large", EPS_ATTACK[data_set][-1])):
+            for field in ("accuracy", "bits", "broken", "unseen"):
+                glue(f"{prefix}{attack}_{field}_{short}", getattr(cells[attack, eps], field), display=False)
 
 # %% mystnb={"figure": {"name": "fig-bpda-steps", "caption": "Accuracy of the ResNet behind PixelDefend against the number of BPDA steps, with 95 % Wilson intervals. Dotted: what BIM leaves that does not know of the defence."}, "image": {"alt": "For each data set, falling curves of accuracy against steps, deeper for larger epsilon, that end below the dotted lines of the attack that does not know of the defence.", "width": "620px"}} tags=["hide-input"]
 endtoend_figures.accuracy_by_steps(around, steps={name: of.steps for name, of in sizes.items()})

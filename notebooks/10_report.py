@@ -12,6 +12,7 @@ from IPython.display import Markdown
 from myst_nb import glue
 
 from pixeldefend.study import Lab
+from pixeldefend.study.available import PREFIXES
 from pixeldefend.study.claims import choices, differences, judging, report
 
 labs = report.reading_labs(profile)
@@ -27,8 +28,7 @@ for data_set, of in judged.items():
     glue(f"failed_{data_set}", Markdown(report.listed(of, report.CLAIMS)), display=False)
 for data_set, counts in judging.verdict_counts(every).items():
     for verdict, count in counts.items():
-        prefix = "" if data_set == "fashion-mnist" else f"{data_set}_"
-        glue(prefix + verdict.replace(" ", "_"), count, display=False)
+        glue(PREFIXES[data_set] + verdict.replace(" ", "_"), count, display=False)
 glue("rules", Markdown(report.rules_table()), display=False)
 glue("differences", Markdown(differences.differences_table(labs)), display=False)
 glue("not_run_table", Markdown(report.not_run_table(labs.values())), display=False)
@@ -61,7 +61,7 @@ glue("choice_images", choices.IMAGES, display=False)
 # :::
 #
 # A verdict is about the claim *as measured here*: smaller numbers of images, networks trained for less time
-# ({doc}`01_models`), and for CIFAR-10 no density that is good enough yet. A claim that does not hold here is not thereby
+# ({doc}`01_models`), and for CIFAR-10 a density much smaller than the paper's. A claim that does not hold here is not thereby
 # refuted, and one that holds is not thereby safe: the attacks in claims on accuracy do not know of the purification, and
 # {doc}`08_end_to_end` shows what one does that knows.
 

@@ -308,10 +308,9 @@ def test_every_rule_is_shown_with_what_it_makes_of_the_papers_own_numbers():
 
 def test_what_was_not_run_follows_from_what_exists(classifiers):
     lab = Paper("cifar10")
-    (reference,) = rows(report.not_run_table([lab]))
-    assert "all training images" in reference[0] and "5,000" in reference[1]
+    assert rows(report.not_run_table([lab])) == []
     lab.profile_name = "laptop"
-    _, starts, unrolled = rows(report.not_run_table([lab]))
+    starts, unrolled = rows(report.not_run_table([lab]))
     assert "100 starts" in starts[0] and "100 images" in unrolled[0]
     classifiers.remove("cifar10-resnet-label-smoothing")
     lab.has_density, lab.profile = False, PROFILES["laptop"]

@@ -10,6 +10,7 @@ from .records import Record
 
 FIGURE_EPS = 8  # of the paper's figures 2, 3 and 6, and of its appendix A
 TITLES = {"fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
+PREFIXES = {"fashion-mnist": "", "cifar10": "cifar10_"}  # of the names under which chapters glue a data set's numbers
 
 
 def classified_labs(profile: str = "laptop", **options) -> dict[str, Lab]:
@@ -29,7 +30,7 @@ def shown(labs: dict[str, Lab]) -> str:
     absent = [TITLES[data_set] for data_set in EPS_ATTACK if data_set not in labs]
     text = f"{names} {'are' if len(labs) > 1 else 'is'} shown."
     if absent:
-        text += f" {' and '.join(absent)} is left out: this book has no density of it that is good enough yet, or no ResNet."
+        text += f" {' and '.join(absent)} is left out: this book has no density of it, or no ResNet."
     return text
 
 

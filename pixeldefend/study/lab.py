@@ -36,7 +36,6 @@ from .conditions import (
     SQUEEZE_LEVELS,
     THRESHOLD_IMAGES,
     TUNED,
-    UNFINISHED,
     Condition,
     Row,
     attacks_with_eps,
@@ -65,8 +64,8 @@ class Lab:
             gives (in seconds since 1970; a build sets it), so that each is computed once for all notebooks of a build.
         records: where records lie; by default ``data/records/<profile>``, and a git-ignored cache for "smoke".
         density: a name or folder for `PixelCNN.from_pretrained`; by default the first of `conditions.DENSITIES` that is
-            shipped and not `conditions.UNFINISHED`. Where there is none, records hold no bits per dimension, and what
-            needs the density raises ``ValueError``.
+            shipped. Where there is none, records hold no bits per dimension, and what needs the density raises
+            ``ValueError``.
     """
 
     def __init__(self, data_set: str, profile: str = "laptop", *, precision: str | None = None,
@@ -86,7 +85,7 @@ class Lab:
         self.reference_folder = paths.RECORDS / "reference"
         self.cache = paths.ROOT / "cache" / "attacked" / profile
         self.device, self.progress = device, progress
-        shipped = [name for name in DENSITIES[data_set] if name in shipped_densities() and name not in UNFINISHED]
+        shipped = [name for name in DENSITIES[data_set] if name in shipped_densities()]
         self.has_density = bool(density or shipped)
         self.density_name = density or (shipped or DENSITIES[data_set])[0]
         self._classifiers: dict[tuple[str, str], nn.Module] = {}
@@ -282,7 +281,7 @@ class Lab:
         return [round(value, 6) for value in bits.double().tolist()]
 
     def reference(self, split: str) -> Record:
-        """Bits per dimension of the first images of "train", or of all of "held-out", for detection.
+        """Bits per dimension of the images of "train" or of "held-out", for detection.
 
         Unlike other records these are never recomputed when they exist and match: they need the training images, which
         are not in the repository.

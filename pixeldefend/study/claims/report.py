@@ -15,7 +15,6 @@ from ..conditions import (
     DENSITIES,
     EPS_ATTACK,
     PAPER_THRESHOLD,
-    REFERENCE_IMAGES,
     ROWS,
     UPPER_ROWS,
     Condition,
@@ -92,7 +91,7 @@ def _on_less(lab: Lab) -> list[tuple[str, str]]:
     if not lab.has_density:
         return []
     search, sizes, largest = SEARCHES[lab.profile_name], sizes_of(lab), SEARCHES["paper"]
-    found = [("p-values with all training images as the reference", f"the first {REFERENCE_IMAGES['train']:,}")]
+    found = []
     if search.starts < largest.starts:
         found.append((f"figure 5, L-BFGS-B from {largest.starts} starts for each image", f"{search.starts}"))
     theirs = SIZES[lab.data_set]["paper"].bim_images
@@ -105,7 +104,7 @@ def _lacking(lab: Lab) -> list[tuple[str, str]]:
     """Weights that do not exist, and the rows of the table that wait for them."""
     found = []
     if not lab.has_density:
-        found.append(("everything that needs the density", f"no density is shipped that is good enough "
+        found.append(("everything that needs the density", f"no density is shipped "
                       f"({' or '.join(DENSITIES[lab.data_set])})"))  # fmt: skip
     for row in UPPER_ROWS:
         name = classifier_name(lab.data_set, row.network, row.training)

@@ -18,7 +18,7 @@ from ...weights import CONFIG, LOG, SCORES
 from ..available import TITLES
 from ..claims.judging import printed
 from ..claims.likelihood import PAPER_BITS
-from ..conditions import DENSITIES, UNFINISHED, UPPER_ROWS, Row
+from ..conditions import DENSITIES, UPPER_ROWS, Row
 from ..endtoend.attacks import packed, unpacked
 from ..lab import Lab
 from ..tables import percent_interval
@@ -72,8 +72,7 @@ def density_table(found: Sequence[Density]) -> str:
     for of in found:
         scores = of.scores
         mean, half = scores["test_bits_per_dim"], 1.96 * scores["test_bits_per_dim_std"] / scores["test_images"] ** 0.5
-        note = ", unfinished" if of.name in UNFINISHED else ""
-        cells = [f"{TITLES[of.data_set]} (`{of.name}`{note})", of.filters, of.blocks, f"{of.parameters:,}",
+        cells = [f"{TITLES[of.data_set]} (`{of.name}`)", of.filters, of.blocks, f"{of.parameters:,}",
                  f"{scores['images_seen']:,}", f"{of.epochs:.1f}", f"{scores['training_seconds'] / 3600:.1f}",
                  f"**{mean:.3f}**<br>[{mean - half:.3f},&nbsp;{mean + half:.3f}]", f"{scores['test_images']:,}",
                  PAPER_BITS[of.data_set]]  # fmt: skip
