@@ -235,9 +235,19 @@ def test_the_end_to_end_attack_fails_where_gradients_vanish(monkeypatch, change,
 @pytest.mark.parametrize(("left", "verdict"), [(90, "holds"), (80, "holds"), (79, "does not hold"), (10, "does not hold")])
 def test_an_attack_that_knows_of_purification_decides_whether_such_images_are_hard_to_find(monkeypatch, left, verdict):
     outcome = {"bim": {"predictions": [0] * 85 + [1] * 15}, "bpda": {"predictions": [0] * left + [1] * (100 - left)}}
-    result = {"labels": [0] * 100, "attacks": {str(eps): outcome for eps in EPS_ATTACK["cifar10"]}}
+    result = {"labels": [0] * 100, "clean": {"predictions": [0] * 100},
+              "attacks": {str(eps): outcome for eps in EPS_ATTACK["cifar10"]}}  # fmt: skip
     monkeypatch.setattr(search, "around_purification", lambda lab, sizes: result)
     assert judge(search.CLAIMS[2], Paper("cifar10")).verdict == verdict
+
+
+@pytest.mark.parametrize(("left", "verdict"), [(41, "holds"), (40, "does not hold"), (0, "does not hold")])
+def test_images_that_any_attack_finds_are_not_hard_to_find(monkeypatch, left, verdict):
+    """BPDA leaves no less than BIM here; but of the 80 images that purification gets right, not more than half."""
+    outcome = dict.fromkeys(("bim", "bpda"), {"predictions": [0] * left + [1] * (100 - left)})
+    result = {"labels": [0] * 100, "clean": {"predictions": [0] * 80 + [1] * 20}, "attacks": {"8": outcome, "25": outcome}}
+    monkeypatch.setattr(search, "around_purification", lambda lab, sizes: result)
+    assert judge(search.CLAIMS[2], Paper("fashion-mnist")).verdict == verdict
 
 
 def test_the_optimisers_are_judged_run_by_run(monkeypatch):
