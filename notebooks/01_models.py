@@ -122,8 +122,10 @@ figures.gallery(trained.rows_of_samples(labs.values()))
 
 # %% [markdown]
 # Look for two things. Nearby pixels should go together: closed outlines, plausible shading. And the whole should be a thing:
-# sleeves in pairs, shoes with one heel. The first is mostly there. The second is where these samples fall short of the true
-# images, and a density that is better at predicting pixels may be better at it too.
+# sleeves in pairs, shoes with one heel. In the samples of Fashion-MNIST the first is mostly there. The second is where they
+# fall short of the true images, and a density that is better at predicting pixels may be better at it too. In those of CIFAR-10
+# colours go together and edges are sharp, but there is nothing that one could name: its density knows how the pixels of a
+# photograph are related, and not what photographs show.
 
 # %% [markdown]
 # ## The classifiers

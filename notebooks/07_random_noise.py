@@ -128,12 +128,13 @@ detection_figures.likelihood_panels({name: bits_of(found) for name, found in rec
 # falls into the middle of the noisy ones. With more noise, the largest $\epsilon$ of the paper's table, {glue:text}`share_strong:.1f` % lie above,
 # and ResNet' is left with {glue:text}`run_strong:.1f` %, close to guessing, where the ResNet has {glue:text}`accuracy_strong:.1f` %.
 #
-# On CIFAR-10 the effect is as strong as in the paper. The threshold comes to {glue:text}`cifar10_threshold:.2f` bits here, because
-# this book's density gives all images more bits than the paper's does. {glue:text}`cifar10_above_clean:d` of
+# On CIFAR-10 the effect is as strong as in the paper. The threshold comes to {glue:text}`cifar10_threshold:.2f` bits here, since
+# this book's density gives images more bits than the paper's does, on average. {glue:text}`cifar10_above_clean:d` of
 # {glue:text}`cifar10_n_images:d` clean test images reach it, and {glue:text}`cifar10_above_rand:d` of them after noise of $\epsilon = 8$:
 # ResNet' classifies {glue:text}`cifar10_run_clean:.1f` % of the clean images correctly (the ResNet {glue:text}`cifar10_accuracy_clean:.1f` %)
-# and {glue:text}`cifar10_run_rand:.1f` % of the noisy ones (the ResNet {glue:text}`cifar10_accuracy_rand:.1f` %). The paper's own threshold
-# of {glue:text}`paper_threshold:.1f` is in {numref}`tbl-noise`, too; with this density it costs more of the clean images.
+# and {glue:text}`cifar10_run_rand:.1f` % of the noisy ones (the ResNet {glue:text}`cifar10_accuracy_rand:.1f` %). At the paper's own threshold
+# of {glue:text}`paper_threshold:.1f`, which {doc}`10_report` goes by, this density cuts off more of the clean images
+# ({numref}`tbl-noise`).
 #
 # ## What it shows, and what it does not
 #

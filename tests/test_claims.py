@@ -318,9 +318,13 @@ def test_every_rule_is_shown_with_what_it_makes_of_the_papers_own_numbers():
 
 def test_what_was_not_run_follows_from_what_exists(classifiers):
     lab = Paper("cifar10")
+    lab.density_name = "cifar10"
     assert rows(report.not_run_table([lab])) == []
+    lab.density_name = "cifar10-small"
+    (smaller,) = rows(report.not_run_table([lab]))
+    assert "paper's size" in smaller[0] and "cifar10-small stands in" in smaller[1]
     lab.profile_name = "laptop"
-    starts, unrolled = rows(report.not_run_table([lab]))
+    _, starts, unrolled = rows(report.not_run_table([lab]))
     assert "100 starts" in starts[0] and "100 images" in unrolled[0]
     classifiers.remove("cifar10-resnet-label-smoothing")
     lab.has_density, lab.profile = False, PROFILES["laptop"]

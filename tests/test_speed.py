@@ -8,7 +8,9 @@ from nets import random_images, small_density
 
 from pixeldefend import PixelDefend
 from pixeldefend.cli import main
+from pixeldefend.pixelcnn import shipped_densities
 from pixeldefend.study import speed
+from pixeldefend.study.conditions import DENSITIES
 from pixeldefend.study.records import read_signed
 
 
@@ -95,6 +97,14 @@ def test_the_command_writes_a_record_that_no_hand_can_change(tmp_path, capsys):
     path.write_text(json.dumps(changed))
     with pytest.raises(ValueError, match="was changed"):
         read_signed(path)
+
+
+@pytest.mark.skipif("cifar10-small" not in shipped_densities(), reason="the weights are not in data/weights")
+def test_the_best_shipped_density_of_a_data_set_is_measured(monkeypatch, tmp_path):
+    given = {}
+    monkeypatch.setattr(speed, "measure", lambda density, images, **options: given.update(options) or {"seconds": 1})
+    assert main(["bench", "cifar10", "--batches", "1", "--output", str(tmp_path / "speed.json"), "--quiet"]) == 0
+    assert given["name"] in DENSITIES["cifar10"] and given["name"] in shipped_densities()
 
 
 @pytest.mark.parametrize("options", [["--batches", "0"], ["--repeats", "0"], ["--naive", "-1"], ["--batches", "99999"]])

@@ -10,13 +10,14 @@ from ..images import DATA_SETS, load_images
 from ..pixelcnn import PixelCNN
 from ..study import speed
 from ..study.conditions import EPS_DEFEND
+from ..study.lab import Lab
 from ..study.records import write_signed
 from .options import add_run_options
 
 
 def bench_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("data_set", choices=DATA_SETS, help="whose test images are used")
-    parser.add_argument("--density", help="a shipped density or a folder (default: the data set's)")
+    parser.add_argument("--density", help="a shipped density or a folder (default: the data set's best)")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64, 256, 1000], metavar="N",
                         help="images purified in one call")  # fmt: skip
     parser.add_argument("--naive", type=int, default=2, metavar="N", help="images that the naive algorithm purifies")
@@ -30,7 +31,7 @@ def bench(options: Namespace) -> None:
     distributed.refuse("bench")
     if min(options.batches) < 1 or options.repeats < 1 or options.naive < 0:
         raise ValueError("--batches and --repeats must be at least 1, --naive at least 0")
-    name = options.density or options.data_set
+    name = options.density or Lab(options.data_set).density_name
     density = PixelCNN.from_pretrained(name).to(options.device)
     images = load_images(options.data_set, "test", limit=max(options.batches)).images
     content = speed.measure(

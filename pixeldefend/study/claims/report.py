@@ -104,8 +104,10 @@ def _lacking(lab: Lab) -> list[tuple[str, str]]:
     """Weights that do not exist, and the rows of the table that wait for them."""
     found = []
     if not lab.has_density:
-        found.append(("everything that needs the density", f"no density is shipped "
-                      f"({' or '.join(DENSITIES[lab.data_set])})"))  # fmt: skip
+        found.append(("everything that needs the density", f"none is shipped ({' or '.join(DENSITIES[lab.data_set])})"))
+    elif lab.density_name != DENSITIES[lab.data_set][0]:
+        found.append(("a density of the paper's size", f"{DENSITIES[lab.data_set][0]} was not trained, which takes a GPU; "
+                      f"{lab.density_name} stands in for it"))  # fmt: skip
     for row in UPPER_ROWS:
         name = classifier_name(lab.data_set, row.network, row.training)
         if row.defence == "none" and name not in saved_classifiers():

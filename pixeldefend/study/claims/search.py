@@ -86,7 +86,7 @@ CLAIMS = (
           lambda data_set: "100 images, none fooled, all unchanged", _unrolled),
     Claim("4.4", "Adversarial images for purification and classifier together are hard to find.",
           "an attack that takes purification for the identity (BPDA) does not leave less accuracy than BIM that does not "
-          "know of it (on the same images, p >= 0.05 in McNemar's exact test), and leaves right more than half of those "
-          "that are right when they are only purified.",
+          "know of it (on the same images, p >= 0.05 in McNemar's exact test), and leaves right more than half of what "
+          "purification alone leaves right.",
           lambda data_set: "no number", _hard_to_find),
 )  # fmt: skip
