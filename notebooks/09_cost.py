@@ -167,7 +167,9 @@ glue("forms_table", Markdown("\n".join(rows)), display=False)
 # bfloat16, on a CPU with {glue:text}`cifar10_threads:d` threads. That is {glue:text}`cifar10_single_forward_passes:.2f` and
 # {glue:text}`cifar10_half_forward_passes:.2f` forward passes for each image. With one forward pass per pixel it is
 # {glue:text}`cifar10_naive_rate:.3f` images a second; on {glue:text}`cifar10_naive_images:d` images the two ways chose differently in
-# {glue:text}`cifar10_naive_differ:d` sub-pixels. These numbers come from `pixeldefend bench cifar10`.
+# {glue:text}`cifar10_naive_differ:d` sub-pixels. In float32, too, a choice between two levels of nearly the same probability can go
+# either way with the order of a sum, and all that follow are then made from another past. These numbers come from
+# `pixeldefend bench cifar10`.
 #
 # All others on this page come from one run of `pixeldefend bench fashion-mnist --compile`. Both ran with nothing else; each time is the
 # best of up to three. Training ran at {glue:text}`training_rate:.0f` images a second in that run.
