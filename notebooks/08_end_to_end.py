@@ -79,11 +79,10 @@ for data_set, results in through.items():
                         "bim_right": int(endtoend_tables.right(bim, results["labels"]).sum()),
                         "bim_still": bim["largest_change"].count(0), "bim_loss": fmean(bim["loss"]),
                         "loss_before": fmean(results["clean"]["loss"][:n_bim]),
+                        "bpda_loss": fmean(bpda["loss"][:n_bim]),  # of whole images, also where BIM saw parts
                         "right_before": int(endtoend_tables.right(results["clean"], results["labels"])[:n_bim].sum()),
                         }.items():  # fmt: skip
         glue(PREFIXES[data_set] + name, value, display=False)
-    if sizes[data_set].side is None:  # both attacks saw the same images
-        glue(f"{PREFIXES[data_set]}bpda_loss", fmean(bpda["loss"][:n_bim]), display=False)
 glue("warm", endtoend.BIM_TEMPERATURE, display=False)
 glue("bim_eps", endtoend.BIM_EPS, display=False)
 glue("bim_steps", bim_iterations(endtoend.BIM_EPS), display=False)
