@@ -100,8 +100,16 @@ def save_atomically(state: dict, path: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> dict:
-    """Read a checkpoint; only tensors and plain values are accepted, no code is run."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+    """Read a checkpoint; only tensors and plain values are accepted, no code is run.
+
+    Raises ``ValueError`` for a damaged or foreign file.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # whatever the reader stumbles over: of a file that is none it may be anything
+        raise ValueError(f"{path} is damaged, or no checkpoint; remove it to start again") from error
 
 
 def run(job: Job, plan: Plan, folder: Path, *, progress: bool = True) -> int:
@@ -114,8 +122,8 @@ def run(job: Job, plan: Plan, folder: Path, *, progress: bool = True) -> int:
     rank 0 alone writes ``folder``, which all must see. A run may be resumed with another number of processes.
 
     Raises:
-        ValueError: the checkpoint was made with other settings, seed or batch size; the processes cannot share a batch
-            equally, or found different checkpoints.
+        ValueError: the checkpoint is damaged, was made with other settings, seed or batch size, or is beyond
+            ``plan.steps``; the processes cannot share a batch equally, or found different checkpoints.
     """
     if plan.batch_size % distributed.world_size():
         raise ValueError(f"{distributed.world_size()} processes cannot share batch_size {plan.batch_size} equally")
@@ -151,7 +159,9 @@ def run(job: Job, plan: Plan, folder: Path, *, progress: bool = True) -> int:
 def _save(job: Job, plan: Plan, folder: Path, state: dict) -> None:
     save_atomically(state | {"settings": _settings(job, plan), "job": job.state_dict()}, folder / CHECKPOINT)
     if state["step"] == plan.keep_step:
-        shutil.copyfile(folder / CHECKPOINT, folder / KEPT_CHECKPOINT)
+        partial = (folder / KEPT_CHECKPOINT).with_suffix(".partial")
+        shutil.copyfile(folder / CHECKPOINT, partial)
+        os.replace(partial, folder / KEPT_CHECKPOINT)
 
 
 def _agree(numbers: dict[str, float], stop: bool) -> tuple[dict[str, float], bool]:
@@ -179,6 +189,8 @@ def _load(job: Job, plan: Plan, path: Path) -> dict:
     if state["settings"] != now:
         changed = sorted(k for k in now.keys() | state["settings"].keys() if now.get(k) != state["settings"].get(k))
         raise ValueError(f"{path} was made with other settings ({', '.join(changed)}); use those, or another folder")
+    if state["step"] > plan.steps:
+        raise ValueError(f"{path} is of step {state['step']}, beyond the {plan.steps} asked for; use another folder")
     job.load_state_dict(state["job"])
     return state
 

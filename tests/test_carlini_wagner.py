@@ -65,27 +65,51 @@ def test_tuned_is_stronger_on_the_same_images(images):
 
 
 def test_tuned_falls_back_on_published(images, monkeypatch):
-    """Images on which the search fails get what the published setting gives."""
-    monkeypatch.setattr(MODULE, "TUNED_STEPS", 1)  # the images at the start of each trial, and no other
-    monkeypatch.setattr(MODULE, "START", 0.0)
-    monkeypatch.setattr(MODULE, "nearest_crossing", lambda net, pixels, *_: pixels)
-    net = random_net()
+    """Images on which the search fails get what the published setting gives, and no others."""
+    search, net, eps = MODULE._Bisection.run, random_net(), 8
     labels = predict(net, images)
-    tuned = carlini_wagner(net, images, labels, eps=8, setting="tuned")
-    assert torch.equal(tuned, carlini_wagner(net, images, labels, eps=8))
-    assert not torch.equal(tuned, images)
+    published, alone = (carlini_wagner(net, images, labels, eps=eps, setting=setting) for setting in SETTINGS)
+    fails = torch.arange(N) % 2 == 0
+
+    def half_fails(bisection):
+        best, broken = search(bisection)
+        return best, broken & ~fails
+
+    monkeypatch.setattr(MODULE._Bisection, "run", half_fails)
+    tuned = carlini_wagner(net, images, labels, eps=eps, setting="tuned")
+    assert torch.equal(tuned[fails], published[fails]) and torch.equal(tuned[~fails], alone[~fails])
+    assert not torch.equal(published[fails], alone[fails])
 
 
 def test_failures_are_tried_with_another_constant(images, monkeypatch):
-    """A constant of 0 leaves every image at its start, which fools few; the next one makes up for it."""
+    """With a constant so small that Adam ignores it every image stays at its start; the next one makes up for it."""
     net, found = random_net(), {}
     labels = predict(net, images)
     monkeypatch.setattr(MODULE, "nearest_crossing", lambda net, pixels, *_: pixels)
     monkeypatch.setattr(MODULE, "_shrink_tau", lambda net, clean, labels: clean)
-    for constants in ((0.0,), (0.0, 10.0), (10.0,)):
+    for constants in ((1e-20,), (1e-20, 10.0), (10.0,)):
         monkeypatch.setattr(MODULE, "TUNED_CONSTANTS", constants)
         found[constants] = fooled(net, images, labels, eps=24, setting="tuned").sum().item()
-    assert found[0.0, 10.0] >= found[10.0,] > found[0.0,]
+    assert found[1e-20, 10.0] >= found[10.0,] > found[1e-20,]
+
+
+@pytest.mark.parametrize(("constant", "free"), [(0.0, False), (10.0, True)])
+def test_a_constant_of_zero_is_a_wall(constant, free, images, monkeypatch):
+    """The variable stays within the radius with the constant 0, and only with it."""
+    net, eps, beyond = random_net(), 8, []
+    labels = predict(net, images)
+    moved = MODULE._Bisection._moved
+
+    def watched(bisection, variable, live):
+        variable = moved(bisection, variable, live)
+        distance = 255 * (variable - to_unit(bisection.clean[live])).abs()
+        beyond.append((distance > bisection._columns(live) + 1e-3).any().item())
+        return variable
+
+    monkeypatch.setattr(MODULE, "TUNED_CONSTANTS", (constant,))
+    monkeypatch.setattr(MODULE._Bisection, "_moved", watched)
+    carlini_wagner(net, images, labels, eps=eps, setting="tuned")
+    assert len(beyond) > 60 and any(beyond) == free
 
 
 def test_tuned_depends_on_no_batch_and_no_generator(images):
@@ -136,7 +160,7 @@ def test_a_constant_network_is_given_up(setting, images):
     labels = predict(net, images)
     net.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
     assert torch.equal(carlini_wagner(net, images, labels, eps=8, setting=setting), images)
-    assert sum(calls) == {"as_published": 101, "tuned": 5 + 3 * 60 + 101}[setting]  # the last one looks at the last step
+    assert sum(calls) == {"as_published": 101, "tuned": 5 + 7 * 60 + 101}[setting]  # the last one looks at the last step
 
 
 def published_by_hand(net, clean, label):

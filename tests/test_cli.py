@@ -13,8 +13,9 @@ from nets import random_images, small_density
 
 from pixeldefend import PixelDefend, attacks, cli, load_images, p_values, predict
 from pixeldefend.classifiers import ResNet, load_classifier, save_classifier, train_classifier
-from pixeldefend.commands import COMMANDS, archives, chunks, training
+from pixeldefend.commands import COMMANDS, archives, chunks, images, training
 from pixeldefend.pages import BookError
+from pixeldefend.pixelcnn import shipped_densities
 from pixeldefend.pixelcnn.training import train_density
 
 COUNT = 7
@@ -127,6 +128,14 @@ def test_one_command_s_output_is_the_next_one_s_input(lab):
     assert run("score purified.npz --density density --output bits.npz") == 0
     assert len(load("bits.npz")["bits_per_dim"]) == 3
     assert str(load("purified.npz")["data_set"]) == "fashion-mnist"
+
+
+@pytest.mark.parametrize("data_set", ["fashion-mnist", "cifar10"])
+def test_the_density_is_the_best_one_shipped_unless_it_is_given(data_set, lab, monkeypatch):
+    asked, tiny = [], {"fashion-mnist": small_density(1), "cifar10": small_density(3)}[data_set]
+    monkeypatch.setattr(images.PixelCNN, "from_pretrained", lambda name: asked.append(name) or tiny)
+    assert run(f"score {data_set} --limit 1 --output out.npz") == 0
+    assert asked == [images.Lab(data_set).density_name] and asked[0] in shipped_densities()
 
 
 def test_images_come_from_a_data_set_too(lab):

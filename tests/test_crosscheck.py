@@ -176,12 +176,12 @@ def test_deepfool_s_success_grows_with_eps(kind):
     assert 5 <= ours[0] <= 15 and ours[-1] >= 35
 
 
-@pytest.mark.parametrize("eps", [3, 4])
+@pytest.mark.parametrize("eps", [2, 3, 4])
 def test_tuned_carlini_wagner_succeeds_as_often_as_apgd(eps):
     """Auto-PGD, 50 steps from each of two random starts, its result rounded to levels, against ours at the same eps.
 
-    That is where they fool some of the images but not all. On 100 images both fooled 70 at eps 3. At eps 2 ours fooled 21
-    of 50, and Auto-PGD 22, 21 and 22 with three seeds: which of them is ahead by an image depends on its random starts.
+    That is where they fool some of the images but not all. With which random starts Auto-PGD is given it finds one image
+    more or less; on 50 images ours fooled as many as the best of eight seeds at eps 2.
     """
     count, net, (images, labels) = 16, network("resnet"), recognised_images("resnet", 16)
     attack = imported("torchattacks").APGD(net, eps=eps / 255, steps=50, n_restarts=2, seed=0)

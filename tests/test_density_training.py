@@ -1,6 +1,7 @@
 """Training the density: the recipe's arithmetic, resume bit for bit, and what a finished run leaves behind."""
 
 import json
+import math
 import os
 import signal
 
@@ -112,6 +113,7 @@ def test_the_average_is_the_exponential_moving_average_of_the_weights(ema):
     for (name, value), expected in zip(averaged.items(), by_hand, strict=True):
         assert torch.allclose(value.double(), expected, atol=1e-6), name
         assert value.shape == named[name].shape
+        assert not value.requires_grad, "it would remember every step before it"
     assert not all(torch.equal(averaged[name], named[name]) for name in named)
 
 
@@ -149,8 +151,9 @@ def test_the_seed_decides_the_start():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"cooldown_steps": STEPS + 1}, {"cooldown_steps": -1}, {"learning_rate": 0.0}, {"learning_rate": -1.0}],
-    ids=["cool-down too long", "cool-down negative", "no rate", "rate negative"],
+    [{"cooldown_steps": STEPS + 1}, {"cooldown_steps": -1}, {"learning_rate": 0.0}, {"learning_rate": -1.0},
+     {"learning_rate": math.nan}, {"learning_rate": math.inf}],
+    ids=["cool-down too long", "cool-down negative", "no rate", "rate negative", "no number", "infinite"],
 )
 def test_bad_recipes_are_refused(changes):
     with pytest.raises(ValueError, match=next(iter(changes))):
@@ -355,6 +358,7 @@ def test_folders_default_to_the_repository_s_under_the_density_s_name(data, tmp_
         ({"cooldown": 1.1}, ValueError, "cooldown"),
         ({"learning_rate": 0.0}, ValueError, "learning_rate"),
         ({"blocks": 0}, ValueError, "blocks"),
+        ({"filters": 0}, ValueError, "filters"),
         ({"dropout": 1.0}, ValueError, "dropout"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",

@@ -44,7 +44,8 @@ def test_kinds_are_ordered_by_their_means(kinds):
 
 def test_a_detection_table_has_areas_and_rates_with_intervals_and_the_number_of_images():
     clean, far, same = torch.linspace(0.01, 1, 100), torch.full((50,), 0.015), torch.linspace(0.01, 1, 100)
-    lines = tables.detection_table({"bim": far, "same, purified": same, "one": far[:1]}, clean).splitlines()
+    positives = {"bim": far, "same, purified": same, "one": far[:1]}
+    lines = tables.detection_table(positives, dict.fromkeys(positives, clean)).splitlines()
     assert len(lines) == 4, "one image has no interval and no row"
     assert cells(lines[0]) == ["images", "n", "negatives", "AUC", "found in %, at 1&nbsp;% false positives",
                                "found in %, at 5&nbsp;% false positives"]  # fmt: skip
@@ -57,7 +58,7 @@ def test_a_detection_table_has_areas_and_rates_with_intervals_and_the_number_of_
 
 def test_the_papers_negatives_add_a_column():
     clean, far = torch.linspace(0.01, 1, 100), torch.full((50,), 0.2)
-    line = tables.detection_table({"fgsm": far}, clean, rates=(0.5,), paper=({"fgsm": far}, far)).splitlines()[2]
+    line = tables.detection_table({"fgsm": far}, {"fgsm": clean}, rates=(0.5,), paper=({"fgsm": far}, far)).splitlines()[2]
     assert len(cells(line)) == 6 and cells(line)[5] == "**0.500**<br>[0.500,&nbsp;0.500]"
 
 
@@ -110,6 +111,14 @@ def test_an_order_holds_if_the_intervals_are_disjoint(shift, verdict):
     assert tables.holds(groups, ["a"], ["b"]) == verdict
     assert tables.holds(groups, ["a"], ["b", "c"]) == verdict
     assert tables.holds(groups, ["c"], ["b", "a"]) == "no"
+
+
+def test_orders_are_judged_on_the_images_that_both_kinds_have():
+    """The first 50 clean images are as likely as the attacked ones; the others are not, but were not attacked."""
+    few = torch.linspace(0, 1, 50)
+    groups = {"clean": torch.cat([few, few + 9]), "attacked": few}
+    assert tables.holds(groups, ["attacked"], ["clean"]) == "undecided"
+    assert torch.equal(tables.paired(groups["clean"], groups["attacked"]), few)
 
 
 def test_the_claims_of_figure_3(kinds):

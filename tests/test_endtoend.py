@@ -228,8 +228,11 @@ def test_the_claims_stand_side_by_side(found):
 def test_the_flow_table(through):
     lines = endtoend_tables.flow_table(through["flow"]).split("\n")
     assert len(lines) == 2 + len(TEMPERATURES) and len({line.count("|") for line in lines}) == 1
-    row = {**through["flow"][0], "incoming": [2.0, 4.0, 1.0], "outgoing": [1.0, 1.0, 0.0], "zero_share": [0.5, 0.25, 1.0]}
-    assert "| 0 to 0.5 | 58.3 | 1 of 3 |" in endtoend_tables.flow_table([row])
+    row = {**through["flow"][0], "incoming": [2.0, 4.0, 1.0], "outgoing": [1.0, 1.0, 0.0], "zero_share": [0.5, 0.25, 1.0],
+           "same_sign": [0.3, 0.45, 0.0]}  # fmt: skip
+    assert endtoend_tables.flow_table([row]).endswith("| 0 to 0.5 | 1 of 3 | 58.3 | 60 |")
+    still = {**row, "outgoing": [0.0] * 3, "zero_share": [1.0] * 3, "same_sign": [0.0] * 3}
+    assert endtoend_tables.flow_table([still]).endswith("| 0 to 0 | 3 of 3 | 100.0 |  |")
 
 
 def test_the_table_of_bim_through_the_relaxation():

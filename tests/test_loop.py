@@ -201,10 +201,28 @@ def test_resuming_with_other_settings_is_refused(job, changes, mention, tmp_path
     assert (tmp_path / CHECKPOINT).read_bytes() == before
 
 
+def test_a_checkpoint_beyond_the_plan_is_refused(tmp_path):
+    """Its weights would be those of another, longer run, before its cool-down."""
+    run(Walk(), plan(steps=12), tmp_path)
+    with pytest.raises(ValueError, match="step 12, beyond the 10 asked for"):
+        run(Walk(), plan(steps=10), tmp_path)
+
+
 def test_a_checkpoint_runs_no_code(tmp_path):
     torch.save({"step": math.sqrt}, tmp_path / CHECKPOINT)
-    with pytest.raises(Exception, match="[Ww]eights.only"):
+    with pytest.raises(ValueError, match="damaged, or no checkpoint") as caught:
         loop.load_checkpoint(tmp_path / CHECKPOINT)
+    assert "weights_only" in str(caught.value.__cause__).lower().replace(" ", "_")
+
+
+@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-100], lambda content: b"text"],
+                         ids=["empty", "cut off", "foreign"])  # fmt: skip
+def test_a_damaged_checkpoint_is_named(damage, tmp_path):
+    run(Walk(), plan(steps=4), tmp_path)
+    path = tmp_path / CHECKPOINT
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=f"{CHECKPOINT} is damaged"):
+        run(Walk(), plan(), tmp_path)
 
 
 @pytest.mark.parametrize("changes, mention", [

@@ -125,6 +125,20 @@ def test_sampling_follows_the_generator_and_the_distribution(channels):
     assert abs(draw[0][:, 0, 0, 0].float().mean() - mean) < 5 * error
 
 
+def test_a_caller_may_be_in_inference_mode():
+    """What works on the images, on threads of its own, is not; there must be more than one."""
+    density, images = small_density(1, 4, 4), random_images(240, 1, 4, 4)
+    expected = density.log_likelihood(images), density.sample(200, generator=torch.Generator().manual_seed(0))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with torch.inference_mode():
+            scores, drawn = density.log_likelihood(images.clone()), density.sample(200, generator=torch.Generator().manual_seed(0))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.allclose(scores, expected[0], atol=1e-4) and torch.equal(drawn, expected[1])
+
+
 def test_save_and_load_round_trip(tmp_path):
     density = small_density(3)
     density.save_pretrained(tmp_path / "net")

@@ -219,6 +219,17 @@ def test_floats_are_classified_as_they_are(toy_lab, searches):
     assert found["none"].bits_per_dim == [] and len(found["outward"].bits_per_dim) == 4
 
 
+def test_a_record_of_the_tuned_attack_names_its_search(toy_lab, searches, monkeypatch):
+    """The attack is our own: a record of an earlier version of it is not one of this."""
+    condition = Condition("fashion-mnist", "carlini_wagner_tuned", 8)
+    first = toy_lab().record(condition)
+    assert first.config["search"]["steps"] > 1
+    assert "search" not in toy_lab().configuration(Condition("fashion-mnist", "carlini_wagner", 8))
+    monkeypatch.setattr(lab, "tuned_search", lambda: {**first.config["search"], "steps": 1})
+    assert toy_lab().record(condition).config["search"]["steps"] == 1
+    assert [name for name, *_ in searches] == ["tuned"] * 2
+
+
 def test_what_dear_attacks_found_is_kept_on_disk(toy_lab, searches):
     condition = Condition("fashion-mnist", "deepfool", 8)
     first = toy_lab().attacked(condition)

@@ -20,6 +20,7 @@ from ..fingerprint import fingerprint
 from ..images import DATA_SETS, SPLITS
 from ..pixelcnn import PixelCNN
 from ..pixelcnn.model import DECODING_BATCH, PRECISIONS
+from ..study.lab import Lab
 from .archives import Batch, check_output, digest, read_archive, read_batch, write_archive
 from .chunks import in_chunks, parts_folder, remove_parts
 from .options import add_run_options, defaults_of, shard
@@ -154,7 +155,7 @@ def _image_arguments(parser: ArgumentParser) -> None:
 
 
 def _density_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--density", help="a shipped density or a folder (default: the data set's)")
+    parser.add_argument("--density", help="a shipped density or a folder (default: the data set's best)")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the network's arithmetic")
 
 
@@ -171,7 +172,7 @@ def _read(options: Namespace) -> Batch:
 
 def _images_and_density(options: Namespace) -> tuple[Batch, PixelCNN]:
     batch = _read(options)
-    density = PixelCNN.from_pretrained(options.density or batch.needed_data_set())
+    density = PixelCNN.from_pretrained(options.density or Lab(batch.needed_data_set()).density_name)
     return batch, density.to(options.device)
 
 

@@ -94,7 +94,7 @@ def draw_samples(density: PixelCNN, test: Tensor, path: Path, *, progress: bool 
     from matplotlib.image import imsave  # slow to import, and seldom needed
 
     true = test[: ROWS[density.shape[0]] * COLUMNS]
-    samples = density.sample(len(true), generator=torch.Generator().manual_seed(SEED), progress=progress)
+    samples = density.sample(len(true), generator=torch.Generator().manual_seed(SEED), progress=progress).cpu()
     picture = torch.cat([F.pad(_tile(true), (0, 0, 0, 0, 0, 4), value=255), _tile(samples)])
     imsave(path, picture.numpy(), metadata={"Software": None}, pil_kwargs={"optimize": True})
 

@@ -210,15 +210,18 @@ class RowGraphs:
 
     def __init__(self, decoder: Decoder):
         self.decoder, self.graphs = decoder, {}
-        self.pool = torch.cuda.graph_pool_handle()
+        self.device = decoder.chosen.device  # need not be the current one, which is what a recording is on if left to itself
+        with torch.cuda.device(self.device):
+            self.pool, self.stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
 
     def row(self, i: int) -> None:
         if i == 0:  # differs from all others; run as it is, it also starts what must not start in a recording
             self.decoder.compute_row(0)
             return
         kind = i % PERIOD
-        if kind not in self.graphs:
-            self.graphs[kind] = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graphs[kind], pool=self.pool):
-                self.decoder.compute_row(i)
-        self.graphs[kind].replay()
+        with torch.cuda.device(self.device):
+            if kind not in self.graphs:
+                self.graphs[kind] = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(self.graphs[kind], pool=self.pool, stream=self.stream):
+                    self.decoder.compute_row(i)
+            self.graphs[kind].replay()

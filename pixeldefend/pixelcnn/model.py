@@ -3,7 +3,8 @@
 import json
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -33,6 +34,7 @@ LogProbs = Callable[[Tensor, int], Tensor]
 Pick = Callable[..., Tensor]
 # images computed together on each CPU thread, and on a GPU
 SCORING_CHUNK = 32, 1024  # larger chunks fall out of a CPU's caches and are slower
+LEVELS_CHUNK = 2, 32  # for all levels of every sub-pixel: working on an image of CIFAR-10 takes 95 MB
 DECODING_BATCH = 512, 4096
 SMALLEST_BATCH = 80  # on several threads; with fewer they spend their time waiting for Python
 
@@ -99,7 +101,7 @@ class PixelCNN(nn.Module, PyTorchModelHubMixin):
             return all_log_probs(parameters, chunk)
 
         shape = (*images.shape[1:], LEVELS) if isinstance(images, Tensor) else ()
-        return self._in_parallel(images, all_levels, shape, precision, False)
+        return self._in_parallel(images, all_levels, shape, precision, False, LEVELS_CHUNK)
 
     def sample(self, n: int, *, generator: torch.Generator, precision: str = "float32", batch_size: int | None = None,
                progress: bool = False) -> Tensor:  # fmt: skip
@@ -118,6 +120,7 @@ class PixelCNN(nn.Module, PyTorchModelHubMixin):
         uniform = torch.rand(n, *self.shape, generator=generator, device=generator.device).to(self.device)
         return self.decode(draw, uniform, precision=precision, batch_size=batch_size, progress=progress)
 
+    @torch.inference_mode(False)  # its threads would not be in the caller's inference mode, but write to its tensors
     def decode(self, pick: Pick, *given: Tensor, precision: str = "float32", batch_size: int | None = None,
                progress: bool = False) -> Tensor:  # fmt: skip
         """Choose every sub-pixel in raster order, channel by channel, each given those chosen before: uint8 (N, C, H, W).
@@ -160,8 +163,9 @@ class PixelCNN(nn.Module, PyTorchModelHubMixin):
                      progress=progress)  # fmt: skip
         return out.to(given[0].device)
 
+    @torch.inference_mode(False)  # as `decode`
     def _in_parallel(self, images: Tensor, function: Callable[[Tensor, Tensor], Tensor], shape: tuple[int, ...],
-                     precision: str, progress: bool) -> Tensor:  # fmt: skip
+                     precision: str, progress: bool, chunk_sizes: tuple[int, int] = SCORING_CHUNK) -> Tensor:  # fmt: skip
         """``function(images, parameters)`` of chunks and the network's numbers for them, float32: (N, *shape)."""
         check_eval_mode(self, name="the PixelCNN")
         check_images(images, channels=self.shape[0])
@@ -178,8 +182,9 @@ class PixelCNN(nn.Module, PyTorchModelHubMixin):
             out[rows] = function(chunk, parameters.float()).cpu()
             step()
 
-        size = SCORING_CHUNK[self.device.type == "cuda"]
-        work_through(len(images), size, work, device=self.device, unit="chunk", progress=progress)
+        size = chunk_sizes[self.device.type == "cuda"]
+        with full_products():
+            work_through(len(images), size, work, device=self.device, unit="chunk", progress=progress)
         return out.to(images.device)
 
     @staticmethod
@@ -236,6 +241,16 @@ class PixelCNN(nn.Module, PyTorchModelHubMixin):
         model = cls(**{key: value for key, value in options.items() if key in cls.SIZES}).to(map_location)
         load_weights(model, folder)
         return model
+
+
+@contextmanager
+def full_products() -> Iterator[None]:
+    """Convolutions on a GPU in all of float32, as the incremental pass has them; cuDNN by itself rounds to TF32."""
+    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def _dtype(precision: str) -> torch.dtype:

@@ -51,7 +51,7 @@ class Recipe:
     def __post_init__(self):
         if not 0 <= self.cooldown_steps <= self.steps:
             raise ValueError(f"cooldown_steps must lie in 0..{self.steps} (steps), not {self.cooldown_steps}")
-        if self.learning_rate <= 0:
+        if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate must be positive, not {self.learning_rate}")
 
     def learning_rate_at(self, step: int) -> float:
@@ -78,9 +78,10 @@ class DensityJob:
         self.recipe, self.images = recipe, images
         self.device = images.device
         self.settings = {**network.config.as_dict(), **recipe.settings()}
+        if recipe.start is None:  # before the network is moved: the generator is the CPU's
+            network.reset_parameters(torch.Generator().manual_seed(recipe.seed))
         self.network = network.to(self.device, memory_format=torch.channels_last).train()
         if recipe.start is None:
-            network.reset_parameters(torch.Generator().manual_seed(recipe.seed))
             with loop.own_randomness(recipe.seed):
                 initialise_from_data(network, scale_levels(images[: recipe.initial_images]))
         if compiled:
@@ -105,7 +106,8 @@ class DensityJob:
         bits_per_dim.backward()
         self.optimizer.step()
         decay = min(self.recipe.ema, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
+        with torch.no_grad():  # or each average would remember all those before it
+            torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
         return {"bits_per_dim": bits_per_dim.item(), "learning_rate": rate}
 
     def state_dict(self) -> dict:
@@ -214,7 +216,7 @@ def _beginning(data_set: str, filters: int | None, blocks: int, dropout: float, 
     shape = DATA_SETS[data_set].shape
     if start is None:
         channels, height, width = shape
-        filters = filters or FILTERS[data_set]
+        filters = FILTERS[data_set] if filters is None else filters
         return PixelCNN(channels=channels, height=height, width=width, filters=filters, blocks=blocks, dropout=dropout)
     model = PixelCNN.from_pretrained(start)
     if model.shape != shape:

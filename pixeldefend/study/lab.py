@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import attacks, paths
+from ..attacks.carlini_wagner import tuned_search
 from ..checks import check_choice
 from ..classifiers import load_classifier, predict, saved_classifiers
 from ..classifiers.inference import predict_pixels
@@ -258,7 +259,10 @@ class Lab:
     def _config(self, condition: Condition) -> dict:
         """What decides the attacked images and their predictions, but for a defence's own settings."""
         count = self._count(condition)
+        # the tuned attack is our own, and gets better; the others are as published
+        search = {"search": tuned_search()} if condition.attack == TUNED else {}
         return {
+            **search,
             **vars(condition),
             "split": "test",
             "images": count,

@@ -42,6 +42,14 @@ def in_order(groups: Mapping[str, Tensor]) -> str:
     return ", ".join(f"{label(kind)} {means[kind]:.2f}" for kind in sorted(means, key=means.get))
 
 
+def paired(clean: Tensor, attacked: Tensor) -> Tensor:
+    """The clean ones of scores of the same test images; dear attacks were given only the first of them.
+
+    Those need not be as likely as all of them, so that no others should be the negatives.
+    """
+    return clean[: len(attacked)]
+
+
 def auc_cell(clean: Tensor, adversarial: Tensor) -> str:
     """Area under the ROC curve with its 95 % interval, rounded outward, in Markdown; scores as for `detection.roc`."""
     low, high = auc_interval(clean, adversarial)
@@ -58,7 +66,7 @@ def detected_cell(clean: Tensor, adversarial: Tensor, *, false_positive_rate: fl
     return f"**{100 * found / len(adversarial):.1f}**<br>{percent_interval(found, len(adversarial))}"
 
 
-def detection_table(positives: Mapping[str, Tensor], clean: Tensor, *,
+def detection_table(positives: Mapping[str, Tensor], negatives: Mapping[str, Tensor], *,
                     rates: Sequence[float] = FALSE_POSITIVE_RATES,
                     paper: tuple[Mapping[str, Tensor], Tensor] | None = None) -> str:  # fmt: skip
     """ROC curves in numbers, as a Markdown table: a row for each kind of image, with its number of images.
@@ -67,7 +75,7 @@ def detection_table(positives: Mapping[str, Tensor], clean: Tensor, *,
 
     Args:
         positives: p-values of the images to be found; a key is the row's title, or one of `conditions.NAMES`.
-        clean: p-values of the negatives, the same for all rows.
+        negatives: p-values of clean images, with the same keys: see `paired`.
         rates: of false positives; each is a column with the share of positives found.
         paper: positives (with the same keys) and negatives as the paper takes them; a last column with that AUC.
     """
@@ -78,6 +86,7 @@ def detection_table(positives: Mapping[str, Tensor], clean: Tensor, *,
     for title, values in positives.items():
         if len(values) < 2:
             continue
+        clean = negatives[title]
         cells = [label(title), f"{len(values)}", f"{len(clean)}", auc_cell(clean, values)]
         cells += [detected_cell(clean, values, false_positive_rate=rate) for rate in rates]
         cells += [auc_cell(paper[1], paper[0][title])] if paper else []
@@ -180,13 +189,14 @@ def _mean_cell(values: Tensor) -> str:
 def holds(groups: Mapping[str, Tensor], lower: Sequence[str], higher: Sequence[str]) -> str:
     """Whether every mean p-value of ``lower`` lies below every one of ``higher``.
 
-    "yes" if all their 95 % intervals are disjoint and in that order, "no" if some pair is disjoint and in the other one,
-    else "undecided".
+    Two kinds are compared on the images that both have, the first ones. "yes" if all their 95 % intervals are disjoint and
+    in that order, "no" if some pair is disjoint and in the other one, else "undecided".
     """
     verdicts = set()
     for one in lower:
         for other in higher:
-            (_, low, high), (_, other_low, other_high) = mean_interval(groups[one]), mean_interval(groups[other])
+            values, others = paired(groups[one], groups[other]), paired(groups[other], groups[one])
+            (_, low, high), (_, other_low, other_high) = mean_interval(values), mean_interval(others)
             verdicts.add("yes" if high < other_low else "no" if low > other_high else "undecided")
     return "no" if "no" in verdicts else "undecided" if "undecided" in verdicts else "yes"
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ...attacks import bim, bim_iterations, bpda
 from ...classifiers import predict
-from ...classifiers.inference import checked_logits
+from ...classifiers.inference import checked_logits, device_of
 from ...defenses import PixelDefend, UnrolledPurification, gradient_flow
 from ...fingerprint import fingerprint
 from ...scaling import to_unit
@@ -116,7 +116,7 @@ def measure_flow(purification: UnrolledPurification, net: nn.Module, images: Ten
         "chain_norms": flow.chain_norms,
         "zero_share": (outgoing == 0).double().mean(1),
         "same_sign": (outgoing.sign() == incoming.sign()).double().mean(1),
-        "from_greedy": (flow.purified - greedy).abs().flatten(1).mean(1),
+        "from_greedy": (flow.purified - greedy.to(flow.purified.device)).abs().flatten(1).mean(1),
     }
     return {"temperature": purification.temperature, **{name: _significant(values) for name, values in results.items()}}
 
@@ -169,14 +169,14 @@ class Watched:
     """
 
     def __init__(self, purify, net: nn.Module, labels: Tensor):
-        self.purify, self.net, self.labels, self.steps = purify, net, labels, 0
+        self.purify, self.net, self.labels, self.steps = purify, net, labels.cpu(), 0
         self.live, self.first_wrong = torch.arange(len(labels)), [None] * len(labels)
 
     def __call__(self, images: Tensor) -> Tensor:
         if len(images) != len(self.live):
             raise ValueError(f"{len(self.live)} images are not wrong yet, but {len(images)} came: attack in one batch")
         purified = self.purify(images)
-        right = predict(self.net, purified) == self.labels[self.live]
+        right = predict(self.net, purified).cpu() == self.labels[self.live]
         for position in self.live[~right].tolist():
             self.first_wrong[position] = self.steps
         self.live, self.steps = self.live[right], self.steps + 1
@@ -191,7 +191,8 @@ def right_after(first_wrong: Sequence[int | None], steps: int) -> list[int]:
 @torch.no_grad()
 def defended_outcome(net: nn.Module, purified: Tensor, labels: Tensor) -> dict:
     """``predictions`` on purified images, uint8 (N, C, H, W), and ``loss``, the cross-entropy of each (nats)."""
-    loss = F.cross_entropy(checked_logits(net, to_unit(purified)), labels, reduction="none")
+    device = device_of(net, purified)
+    loss = F.cross_entropy(checked_logits(net, to_unit(purified.to(device))), labels.to(device), reduction="none")
     return {"predictions": predict(net, purified).tolist(), "loss": _significant(loss)}
 
 
@@ -207,7 +208,7 @@ def middle(images: Tensor, side: int | None) -> Tensor:
 
 def packed(images: Tensor) -> dict:
     """uint8 images as plain values, for a measurement."""
-    return {"shape": list(images.shape), "zlib": base64.b85encode(zlib.compress(images.numpy().tobytes(), 9)).decode()}
+    return {"shape": list(images.shape), "zlib": base64.b85encode(zlib.compress(images.cpu().numpy().tobytes(), 9)).decode()}
 
 
 def unpacked(plain: dict) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from statistics import fmean
 
 import torch
@@ -93,14 +94,14 @@ def _share(count: int, images: int) -> str:
 
 def flow_table(flow: Sequence[Mapping]) -> str:
     """What `attacks.measure_flow` found, a row for each temperature; ranges are over the images."""
-    heads = ["temperature", "n", "levels from<br>greedy", "size after / before", "sub-pixels with<br>gradient 0, in %",
-             "images with<br>no gradient", "same sign as<br>behind purification, in %"]  # fmt: skip
+    heads = ["temperature", "n", "levels from<br>greedy", "size after / before", "images with<br>no gradient",
+             "sub-pixels with<br>gradient 0, in %", "of the others: sign as<br>behind purification, in %"]  # fmt: skip
     lines = ["| " + " | ".join(heads) + " |", "|--:|--:|:-:|:-:|:-:|:-:|:-:|"]
     for row in flow:
         ratios = [after / before for after, before in zip(row["outgoing"], row["incoming"], strict=True)]
         cells = [f"{row['temperature']:g}", str(len(ratios)), f"{fmean(row['from_greedy']):.2f}"]
-        cells += [f"{min(ratios):.2g} to {max(ratios):.2g}", f"{100 * fmean(row['zero_share']):.1f}"]
-        cells += [f"{standing_still(row)} of {len(ratios)}", f"{100 * fmean(row['same_sign']):.0f}"]
+        cells += [f"{min(ratios):.2g} to {max(ratios):.2g}", f"{standing_still(row)} of {len(ratios)}"]
+        cells += [f"{100 * fmean(row['zero_share']):.1f}", f"{agreement(row):.0f}".replace("nan", "")]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -108,6 +109,15 @@ def flow_table(flow: Sequence[Mapping]) -> str:
 def standing_still(row: Mapping) -> int:
     """Images whose gradient is 0 in every sub-pixel. BIM, which follows its sign, returns them as they were."""
     return sum(share == 1 for share in row["zero_share"])
+
+
+def agreement(row: Mapping) -> float:
+    """Of the sub-pixels whose gradient is not 0, the percentage with the sign that it had behind purification; NaN if none.
+
+    A guess would have 50.
+    """
+    alive = sum(1 - share for share in row["zero_share"])
+    return 100 * sum(row["same_sign"]) / alive if alive else nan
 
 
 def through_table(through: Mapping[str, Mapping], around: Mapping[str, Mapping], sizes: Mapping[str, Sizes]) -> str:

@@ -12,7 +12,7 @@ from ...detection import ROC, detected, p_values, roc
 from ...images import Images
 from ..available import first_fooled
 from ..conditions import ATTACKS, EPS_DEFEND, Condition, attacks_with_eps
-from ..detection.tables import auc_cell, detected_cell
+from ..detection.tables import auc_cell, detected_cell, paired
 from ..figures import label
 from ..lab import Lab
 from ..tables import percent_interval
@@ -84,15 +84,16 @@ def p_values_before_and_after(lab: Lab) -> tuple[Scores, Scores]:
 def purified_detection_table(before: Mapping, after: Mapping) -> str:
     """Figure 6b in numbers, as a Markdown table: p-values of clean and attacked images, before and after purification.
 
-    The negatives are the clean images as they are. The last two columns ask other questions: how many purified images are
-    *too* likely, at 5 % of false positives; and whether they can be told from the same images, not attacked and purified.
+    The negatives are the clean images as they are, for each attack those that it was given. The last two columns ask other
+    questions: how many purified images are *too* likely, at 5 % of false positives; and whether they can be told from the
+    same images, not attacked and purified.
     Both arguments are as `p_values_before_and_after` gives them.
     """
-    clean = before["clean", 0]
     heads = ["images", "n", "AUC<br>before", "AUC<br>purified", "found in %,<br>at 1&nbsp;%", "found in %,<br>at 5&nbsp;%",
              "too likely in %,<br>at 5&nbsp;%", "AUC against<br>purified clean"]  # fmt: skip
     lines = ["| " + " | ".join(heads) + " |", "|---|--:|" + ":-:|" * (len(heads) - 2)]
     for (kind, eps), values in after.items():
+        clean = paired(before["clean", 0], values)
         cells = [label(kind) + (f", eps {eps}" if eps else ""), f"{len(values)}"]
         cells += [auc_cell(clean, before[kind, eps]) if eps else "", auc_cell(clean, values)]
         cells += [detected_cell(clean, values, false_positive_rate=rate) for rate in (0.01, 0.05)]
@@ -106,13 +107,13 @@ def purified_detection_table(before: Mapping, after: Mapping) -> str:
 def behind(after: Mapping, attack: str, eps: int) -> tuple[Tensor, Tensor]:
     """Purified scores of clean images and of the same after an attack: what a detector behind the purifier would see."""
     attacked = after[attack, eps]
-    return after["clean", 0][: len(attacked)], attacked
+    return paired(after["clean", 0], attacked), attacked
 
 
 def roc_after(before: Mapping, after: Mapping, eps: int) -> dict[str, ROC]:
     """Figure 6b: ROC curves of purified images, clean and attacked, against clean images that were not purified."""
     kinds = {"clean": 0} | dict.fromkeys(ATTACKS, eps)
-    return {kind: roc(before["clean", 0], after[kind, of]) for kind, of in kinds.items()}
+    return {kind: roc(paired(before["clean", 0], after[kind, of]), after[kind, of]) for kind, of in kinds.items()}
 
 
 def too_likely(clean: Tensor, purified: Tensor) -> int:
