@@ -60,8 +60,8 @@ for of in densities:
 # ```
 # :::
 #
-# Densities and classifiers learn from all but the last 5,000 training images, as the authors' code does for Fashion-MNIST. Those 5,000
-# are *held out*: they calibrate p-values and choose thresholds. The copy of CIFAR-10 that the networks were trained and scored on lacks
+# Densities and classifiers learn from all but the last 5,000 training images; the authors' code sets aside as many of
+# Fashion-MNIST, though perhaps not these. Those 5,000 are *held out*: they calibrate p-values and choose thresholds. The copy of CIFAR-10 that the networks were trained and scored on lacks
 # a few images: it has {glue:text}`cifar10_training:d` to train on and {glue:text}`cifar10_test:d` to test on. Test images are used for nothing but the numbers in this
 # book. All test images of Fashion-MNIST and the first thousand of CIFAR-10 come with the repository, so that the book can be built
 # without a download.
@@ -75,7 +75,8 @@ figures.gallery(
 # %% [markdown]
 # ## The density
 #
-# The density is a PixelCNN++ {cite:p}`salimans2017pixelcnn`, trained on clean images alone: it never sees an attack. It predicts
+# The density is a PixelCNN++ {cite:p}`salimans2017pixelcnn`, trained on clean images alone: it never sees an attack. (Strictly it
+# is a probability mass function, as pixels have 256 levels; the paper's word is kept.) It predicts
 # each pixel from those above it and to the left of it. How well it does so is measured in *bits per dimension*, the number of bits
 # that it needs for a sub-pixel on average ({doc}`03_likelihoods`); fewer are better, and eight are what it takes without any
 # knowledge.
@@ -92,7 +93,7 @@ figures.gallery(
 # ```
 # :::
 #
-# The density of Fashion-MNIST has the paper's size. It has seen {glue:text}`density_epochs:.1f` epochs of training images, which
+# The density of Fashion-MNIST has the size that the paper and the authors' code give it. It has seen {glue:text}`density_epochs:.1f` epochs of training images, which
 # took {glue:text}`density_hours:.1f` hours on two processor cores; the authors' code is prepared to train for thousands of epochs
 # on GPUs. Over {glue:text}`density_test_images:d` test images its mean is {glue:text}`density_bits:.3f` bits per dimension, where
 # the paper has 2.7, and images differ a good deal (standard deviation {glue:text}`density_std:.2f`).
@@ -100,7 +101,7 @@ figures.gallery(
 # run, {glue:text}`density_last_quarter:.2f` in the last, in which the learning rate falls to zero. How much a longer run would add, and how
 # much detection and purification would gain from it, was not tried.
 #
-# The density of CIFAR-10 is a small one: {glue:text}`cifar10_filters:d` filters where the paper has 160, and
+# The density of CIFAR-10 is a small one: {glue:text}`cifar10_filters:d` filters where the authors' code has 160, and
 # {glue:text}`cifar10_millions:.1f` million parameters instead of 53.7. The same two cores gave it {glue:text}`cifar10_hours:.1f` hours, for
 # {glue:text}`cifar10_epochs:.1f` epochs. It reaches {glue:text}`cifar10_bits:.3f` bits per dimension on
 # {glue:text}`cifar10_test_images:d` test images; the paper's has 3.0. Its curve fell to the end, and so did the learning rate:
@@ -142,10 +143,9 @@ figures.gallery(trained.rows_of_samples(labs.values()))
 # :::
 #
 # The authors train each classifier for about 200 epochs. The warm start is our own and saves time: an epoch on BIM examples costs
-# several times as much as one without. The adversarially trained networks started from the normally trained one, but
-# for the one of CIFAR-10 that met BIM, which started from the one that met FGSM. That with smoothed labels started from a shorter run
-# of its own kind on Fashion-MNIST, and from the normally trained one on CIFAR-10. Those of CIFAR-10, but for the one that met BIM,
-# then went on from themselves, some more than once; the weights in between are not shipped. The $\epsilon$ of adversarial
+# several times as much as one without. A warm start went on from weights that were trained before: those of a
+# network trained in another way, at first, and later those of a shorter run of its own kind; the weights in between are not shipped.
+# The $\epsilon$ of adversarial
 # training is that for CIFAR-10, a standard deviation of 8 levels; for Fashion-MNIST the paper names 8 and 25, without saying which column of its table belongs to which.
 #
 # ### Layer by layer
@@ -176,4 +176,4 @@ figures.gallery(trained.rows_of_samples(labs.values()))
 #
 # Every image is standardised before the first layer, to mean 0 and standard deviation 1; the paper does not mention it, the authors'
 # code does it. In two places the code builds other networks than the appendix describes: it has half as many residual blocks, and a
-# wider VGG with one more feature block. Here the appendix is followed. Its VGG has 12 layers with weights, although appendix B speaks of 16.
+# VGG with five feature blocks instead of four and other widths. Here the appendix is followed. Its VGG has 12 layers with weights, although appendix B speaks of 16.

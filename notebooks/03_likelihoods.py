@@ -113,14 +113,14 @@ detection_figures.likelihood_panels({name: bits_of(records) for name, records in
 # On Fashion-MNIST clean images cost {glue:text}`bpd_clean_8:.2f` bits per dimension on average. The same images cost
 # {glue:text}`bpd_rand_8:.2f` after random noise, {glue:text}`bpd_fgsm_8:.2f` after FGSM and {glue:text}`bpd_bim_8:.2f`
 # after BIM. A likely reason is the background: {glue:text}`black:.0f` % of the pixels are perfectly black, which the density
-# predicts with near certainty, and turning a 0 into a 3 there is invisible but very improbable. Images after CW lie on top of
-# the clean ones ({glue:text}`bpd_carlini_wagner_8:.2f`); DeepFool's lie with those of the
+# predicts with near certainty, and turning a 0 into a 3 there is invisible but very improbable. Images after CW lie close to
+# the clean ones ({glue:text}`bpd_carlini_wagner_8:.2f`, and {glue:text}`bpd_same_images:.2f` for the same images, clean); DeepFool's lie with those of the
 # large perturbations ({glue:text}`bpd_deepfool_8:.2f`). {doc}`04_detection` comes back to both.
 #
 # On Fashion-MNIST BIM is the most conspicuous of RAND, FGSM and BIM, not the least.
 # What happens to the black pixels goes along with that order: of the pixels that are black in the clean images,
-# {glue:text}`still_rand:.0f` % are still black after RAND and {glue:text}`still_fgsm:.0f` % after FGSM (half of the noise, and of
-# FGSM's steps, would lead below 0 and is clipped), but only {glue:text}`still_bim:.0f` % after BIM, which takes
+# {glue:text}`still_rand:.0f` % are still black after RAND and {glue:text}`still_fgsm:.0f` % after FGSM (noise and FGSM's steps
+# that would lead below 0 are clipped), but only {glue:text}`still_bim:.0f` % after BIM, which takes
 # many steps, each from where the last one ended, and {glue:text}`still_deepfool:.0f` % after DeepFool. After CW it is
 # {glue:text}`still_carlini_wagner:.0f` %: it searches over $w$ with $x = (\tanh w + 1) / 2$, where black and white are so far out
 # that they have next to no slope. That is an observation on {glue:text}`n_black:d` images of Fashion-MNIST
@@ -133,7 +133,8 @@ detection_figures.likelihood_panels({name: bits_of(records) for name, records in
 # With more room ({numref}`fig-likelihoods-large`) RAND, FGSM and BIM use it, and their images become less likely still: on
 # Fashion-MNIST {glue:text}`bpd_fgsm_25:.2f` bits after FGSM instead of {glue:text}`bpd_fgsm_8:.2f`. DeepFool
 # ({glue:text}`bpd_deepfool_8:.2f` and {glue:text}`bpd_deepfool_25:.2f`) and CW ({glue:text}`bpd_carlini_wagner_8:.2f` and
-# {glue:text}`bpd_carlini_wagner_25:.2f`) stop where the prediction changes, and a larger $\epsilon$ makes little difference.
+# {glue:text}`bpd_carlini_wagner_25:.2f`) stop where the prediction changes, and a larger $\epsilon$ makes little difference to their
+# likelihood.
 # So it is on CIFAR-10: {glue:text}`cifar10_bpd_fgsm_16:.2f` bits after FGSM with $\epsilon = 16$ instead of
 # {glue:text}`cifar10_bpd_fgsm_8:.2f`, while CW stays at {glue:text}`cifar10_bpd_carlini_wagner_16:.2f`.
 
@@ -164,7 +165,7 @@ glue("errors", Markdown(stacked(tables)), display=False)
 # ({glue:text}`error_carlini_wagner_8:.1f` %) lie below the paper's. Here images are integers, as the paper defines them, while its
 # code evaluates the real numbers that both attacks find. {numref}`tbl-rounding` shows how much of the attack the rounding alone
 # undoes: for DeepFool most of the difference, for CW none of it. Our CW leaves more than the paper's on real numbers too, with the
-# settings of the authors' code; why is not known. On CIFAR-10, with the same code, it does not.
+# settings of the authors' code; {doc}`02_attacks` has a possible reason. On CIFAR-10, with the same code, it does not.
 #
 # :::{table} Mean bits per dimension and test error of the ResNet, with 95 % intervals (of the mean: normal approximation; of the error: Wilson), and the paper's error on 10,000 images.
 # :name: tbl-errors

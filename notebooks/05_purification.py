@@ -81,8 +81,7 @@ glue("right_in_galleries", Markdown("\n".join(lines)), display=False)
 # ```
 #
 # On Fashion-MNIST the purified images look alike, whatever the attack was. The clean one, in the first column, has changed
-# like the others: the texture of its surface is gone. On CIFAR-10 they look alike, too, and smoother than they were, and
-# the ResNet does no better for it, not even with the clean one. One image is an illustration, not a result. How often the ResNet is
+# like the others: the texture of its surface is gone. On CIFAR-10 they look alike, too, and smoother than they were. One image is an illustration, not a result. How often the ResNet is
 # right is counted in {doc}`06_tables`.
 
 # %% [markdown]
@@ -103,8 +102,8 @@ purification_figures.galleries(galleries)
 # On Fashion-MNIST the noise is largely gone from the background, where the density is sure of itself. Inside the garment the
 # result is smoother than the original: greedy decoding prefers the most probable level to a typical one. A print or a seam
 # whose contrast is below $\epsilon_\text{defend}$ can be smoothed away with the noise. On CIFAR-10 the noise goes, too,
-# and some sharpness with it, and here and there a tint appears that was not there. A person still knows what is shown; the
-# ResNet often does not.
+# and some sharpness with it, and here and there a tint appears that was not there. A person still knows what is shown, more
+# often than the ResNet.
 
 # %% [markdown]
 # ## Is greedy decoding a good climb?
@@ -182,8 +181,8 @@ purification_figures.purifier_strips(comparisons)
 # result by at most {glue:text}`rounding_continuous:.4f` bits with the continuous objective and
 # {glue:text}`rounding_context:.4f` with the other.
 #
-# On CIFAR-10, the paper's data set, few runs fail with either. With the continuous objective it is
-# {glue:text}`cifar10_failed_continuous:d` of {glue:text}`n_runs:d`, and their mean of {glue:text}`cifar10_ended_continuous:.2f` bits is
+# On CIFAR-10, the paper's data set, {glue:text}`cifar10_failed_continuous:d` of {glue:text}`n_runs:d` runs fail with the continuous
+# objective, and their mean of {glue:text}`cifar10_ended_continuous:.2f` bits is
 # below that of greedy decoding, {glue:text}`cifar10_before_greedy:.2f`, and of the clean images,
 # {glue:text}`cifar10_before_clean:.2f`. With the integer objective it is {glue:text}`cifar10_failed_context:d`, although they do not get
 # far: to {glue:text}`cifar10_ended_context:.2f` bits, where FGSM had left {glue:text}`cifar10_before_attacked:.2f`. The limit stopped
@@ -193,7 +192,7 @@ purification_figures.purifier_strips(comparisons)
 # those of greedy decoding; so few images do not rank the two. An image more likely than the clean one is not for that reason the
 # clean one.
 #
-# So the paper's observation came out in one case of four: with the integer objective, on Fashion-MNIST. What the authors climbed, with which tolerances and in which units, is not known, and these runs cannot tell why theirs failed. In likelihood, greedy
+# So whether the paper's observation comes out depends on the objective and on the data. What the authors climbed, with which tolerances and in which units, is not known, and these runs cannot tell why theirs failed. In likelihood, greedy
 # decoding has no advantage over a search with a useful gradient, on CIFAR-10 rather the reverse. It has one in cost: about as much arithmetic as one pass of the network, where a run of
 # L-BFGS-B took {glue:text}`evaluations_continuous:.0f` passes forward and back on average. And one conclusion of the paper loses its
 # support: section 4.4 takes the failure as evidence that gradient-based attacks on the whole system must be hard.
@@ -325,7 +324,7 @@ detection_figures.roc_panels(curves, legend="upper left")
 # {glue:text}`cifar10_behind_bim:.3f` for BIM. Of DeepFool and CW it sees next to nothing any more
 # ({glue:text}`cifar10_behind_deepfool:.3f` and {glue:text}`cifar10_behind_carlini_wagner:.3f`).
 #
-# ## One density, two offices
+# ## One density in two roles
 #
 # The p-values of this section come from the density that did the purifying. That higher likelihoods give higher p-values is
 # arithmetic: whatever climbs $p$ passes a test that asks whether $p$ is large. {numref}`fig-purified-p-values` and

@@ -126,9 +126,9 @@ detection_figures.likelihood_panels({name: bits_of(found) for name, found in rec
 # {glue:text}`accuracy_rand:.1f` %. That is the paper's effect, but weaker than on its CIFAR-10, where {glue:text}`paper_above_rand:d` of
 # {glue:text}`paper_images_rand:d` noisy images lay above: on Fashion-MNIST the bits of clean images are spread so widely that the threshold
 # falls into the middle of the noisy ones. With more noise, the largest $\epsilon$ of the paper's table, {glue:text}`share_strong:.1f` % lie above,
-# and ResNet' is left with {glue:text}`run_strong:.1f` %, close to guessing, where the ResNet has {glue:text}`accuracy_strong:.1f` %.
+# and ResNet' is left with {glue:text}`run_strong:.1f` %, where a guess would have 10 and the ResNet has {glue:text}`accuracy_strong:.1f` %.
 #
-# On CIFAR-10 the effect is as strong as in the paper. The threshold comes to {glue:text}`cifar10_threshold:.2f` bits here, since
+# On CIFAR-10 {glue:text}`cifar10_share_rand:.1f` % of the noisy images lie above. The threshold comes to {glue:text}`cifar10_threshold:.2f` bits here, since
 # this book's density gives images more bits than the paper's does, on average. {glue:text}`cifar10_above_clean:d` of
 # {glue:text}`cifar10_n_images:d` clean test images reach it, and {glue:text}`cifar10_above_rand:d` of them after noise of $\epsilon = 8$:
 # ResNet' classifies {glue:text}`cifar10_run_clean:.1f` % of the clean images correctly (the ResNet {glue:text}`cifar10_accuracy_clean:.1f` %)

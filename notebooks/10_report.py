@@ -2,7 +2,7 @@
 # # The reproduction report
 #
 # Every headline claim of {cite:t}`song2018pixeldefend` on one page: what the paper says, what came out here, and whether the
-# two agree. Nothing is computed on this page. It reads what the chapters before it left on disk.
+# two agree. The page reads what the chapters before it left on disk; only {numref}`tbl-differences` has measurements of its own.
 
 # %% tags=["parameters"]
 profile = "laptop"

@@ -128,12 +128,16 @@ def test_sampling_follows_the_generator_and_the_distribution(channels):
 def test_a_caller_may_be_in_inference_mode():
     """What works on the images, on threads of its own, is not; there must be more than one."""
     density, images = small_density(1, 4, 4), random_images(240, 1, 4, 4)
-    expected = density.log_likelihood(images), density.sample(200, generator=torch.Generator().manual_seed(0))
+
+    def draw():
+        return density.sample(200, generator=torch.Generator().manual_seed(0))
+
+    expected = density.log_likelihood(images), draw()
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         with torch.inference_mode():
-            scores, drawn = density.log_likelihood(images.clone()), density.sample(200, generator=torch.Generator().manual_seed(0))
+            scores, drawn = density.log_likelihood(images.clone()), draw()
     finally:
         torch.set_num_threads(threads)
     assert torch.allclose(scores, expected[0], atol=1e-4) and torch.equal(drawn, expected[1])

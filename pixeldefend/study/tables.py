@@ -98,7 +98,8 @@ def table_parts(lab, rows: Sequence[Row], *, title: str, name: str, attacks: Seq
 def strongest_table(cells: Mapping[tuple, Record], rows: Sequence[Row], data_set: str) -> str:
     """The paper's strongest attack and the worst attack for each image, at every eps: a Markdown table with the paper's.
 
-    ``cells`` are those of `Lab.cells` for the paper's attacks. An interval is Wilson's, 95 %.
+    ``cells`` are those of `Lab.cells` for the paper's attacks. An interval is Wilson's, 95 %. Below the worst attack for
+    each image stands what the strongest one alone leaves of the same images, which are the first ones.
     """
     every = EPS_ATTACK[data_set]
     heads = [f"{kind}, eps {eps}" for eps in every for kind in ("strongest attack", "worst per image")]
@@ -112,7 +113,10 @@ def strongest_table(cells: Mapping[tuple, Record], rows: Sequence[Row], data_set
             written.append(accuracy_cell(each[worst], paper, note=f"<br>{NAMES[worst]}", count=True))
             trials = min(map(len, each.values()))
             left = round(worst_case(each) * trials)
-            written.append(f"**{100 * left / trials:.1f}**<br>{percent_interval(left, trials)}<br>n&nbsp;=&nbsp;{trials}")
+            first = {attack: record.correct[:trials] for attack, record in each.items()}
+            alone = 100 * min(right.double().mean().item() for right in first.values())
+            written.append(f"**{100 * left / trials:.1f}**<br>{percent_interval(left, trials)}<br>n&nbsp;=&nbsp;{trials}"
+                           f"<br>one attack: {alone:.1f}")  # fmt: skip
         lines.append(f"| {row.title} | " + " | ".join(written) + " |")
     return "\n".join(lines)
 

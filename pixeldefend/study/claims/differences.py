@@ -120,6 +120,7 @@ DIFFERENCES = (
                "55,000; the 5,000 others are the held-out images"),
     Difference("length of the density's training", "not stated", "at most 5,000 epochs, no criterion",
                "what two processor cores allowed: see the model cards"),
+    Difference("dropout of the density", "not stated", "0.5", "none: the training is too short to overfit"),
     Difference("depth of the ResNet", "62 layers, 10 units a stage", "32 layers, 5 units a stage", "the paper"),
     Difference("VGG", "table: 4 blocks, 10 convolutions from 16 maps; text: 16 layers",
                "5 blocks, 13 convolutions from 64 maps", "the paper's table"),
@@ -150,6 +151,8 @@ DIFFERENCES = (
                "those at or below a threshold in bits, so the likely ones"),
     Difference("reference images of the p-value", "the images that the density was trained on",
                "only test images are scored", "held-out images; the paper's are shown too", _calibration),
+    Difference("alternative of the permutation test", "stated with two sides; the formula tests one", "one side",
+               "one side: too few bits raise no alarm"),
     Difference("p-value", "counts images at most as likely, and adds one above and below the line",
                "counts images that are less likely, adds nothing", "the paper"),
 )  # fmt: skip
