@@ -143,6 +143,21 @@ def test_training_leaves_the_global_generator_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_weights_are_drawn_before_they_are_moved(monkeypatch):
+    """They are drawn with a generator of the CPU, which a network on a GPU refuses."""
+    calls = []
+    for name in ("reset_parameters", "to"):
+        real = getattr(Network, name)
+
+        def noted(self, *given, name=name, real=real, **options):
+            calls.append(name)
+            return real(self, *given, **options)
+
+        monkeypatch.setattr(Network, name, noted)
+    job()
+    assert calls.count("to") == 1 and calls[-1] == "to"
+
+
 def test_the_seed_decides_the_start():
     starts = [job(seed=seed) for seed in (1, 1, 2)]
     assert_same_state(starts[0], starts[1])
