@@ -64,7 +64,7 @@ for prefix, change in (("", record["bfloat16"]), ("cifar10_", colour["bfloat16"]
     glue(f"{prefix}half_bits_largest", change["largest_change_in_bits"], display=False)
     glue(f"{prefix}half_after", change["bits_after_bfloat16"], display=False)
     glue(f"{prefix}single_after", change["bits_after_float32"], display=False)
-    glue(f"{prefix}half_images", change["images"], display=False)
+glue("half_images", record["bfloat16"]["images"], display=False)
 glue("training_rate", record["training"]["images_per_second"], display=False)
 for precision, short in (("float32", "single"), ("bfloat16", "half")):
     for name in ("images", "images_per_second", "forward_passes"):
