@@ -112,14 +112,14 @@ endtoend_figures.chain_panels(through)
 # step along it is as long as any other. Zeros come from the staircase, or from numbers too small for the computer.
 #
 # *Softened, the gradient is alive.* At $T =$ {glue:text}`warm:.1f` and above it passes through many purified sub-pixels in a
-# row before it dies out ({numref}`fig-chains`). At $T =$ {glue:text}`warm:.1f` {glue:text}`zero_warm:.0f` % of the sub-pixels have
+# row before it dies out ({numref}`fig-chains`). At $T =$ {glue:text}`warm:.1f`, {glue:text}`zero_warm:.0f` % of the sub-pixels have
 # no gradient; of the others {glue:text}`sign_warm:.0f` % have the sign that the gradient had behind purification, at $T = 1$
 # {glue:text}`sign_hot:.0f` %, where a guess would have 50. That sign, taken at the greedily purified
 # image, is what the attack of the next section follows, without any of this computation. But the function that the softened gradient belongs to is not the defence: it differs from greedy
 # purification by {glue:text}`levels_warm:.1f` levels in a sub-pixel on average, at $T = 1$ by {glue:text}`levels_hot:.1f`. The colder,
 # the closer to the defence, and the fewer sub-pixels with a gradient.
 #
-# *On CIFAR-10 it does not vanish, it explodes.* In the cold its gradient is exactly zero, too. But at $T =$ {glue:text}`warm:.1f`
+# *On CIFAR-10 it does not vanish, it explodes.* In the cold its gradient is exactly zero, too. But at $T =$ {glue:text}`warm:.1f`,
 # {glue:text}`cifar10_zero_warm:.0f` % of the sub-pixels have none, {glue:text}`cifar10_sign_warm:.0f` % of the others have the sign that
 # it had behind purification, and what comes out is larger than what went in by many
 # orders of magnitude ({numref}`tbl-flow`). A product of many factors can go either way; why it goes the other way here was
