@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from pixeldefend import paths
+from pixeldefend import load_classifier, paths
+from pixeldefend.fingerprint import fingerprint
 from pixeldefend.study import Condition, Record, save_record
 from pixeldefend.study.provenance import Weights, record_tables, weights_in
 from pixeldefend.study.records import USED, load_record, write_signed
@@ -71,9 +72,9 @@ def test_the_shipped_weights_are_known_by_their_fingerprints():
     found = {weights.name: weights for weights in weights_in(paths.WEIGHTS)}
     scores = json.loads((paths.WEIGHTS / "pixelcnn" / "fashion-mnist" / "scores.json").read_text())
     assert found["fashion-mnist"].fingerprint == scores["fingerprint"] and found["fashion-mnist"].kind == "density"
-    config = json.loads((paths.WEIGHTS / "classifiers/fashion-mnist-resnet-adversarial-fgsm/config.json").read_text())
-    if "start" in config["settings"]:
-        assert config["settings"]["start"] in {weights.fingerprint for weights in found.values()}
+    net = load_classifier("fashion-mnist", "resnet", training="adversarial-fgsm")
+    known = found["fashion-mnist-resnet-adversarial-fgsm"]
+    assert known.fingerprint == fingerprint(net) and known.kind == "classifier"
 
 
 def test_the_models_page_lists_what_there_is(tmp_path):
