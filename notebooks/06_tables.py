@@ -267,6 +267,27 @@ adaptive.threshold_figure(outcomes[lab.data_set], EPS_ATTACK[lab.data_set], pape
 # {glue:text}`cifar10_purified_alone_smallest:.1f` to {glue:text}`cifar10_purified_worst_smallest:.1f` %. Which attack a purified image
 # still falls for depends on the image; a single column understates what somebody can do who tries several.
 
+# %% tags=["remove-output", "hide-input"]
+blocks, counts = [], {}
+for data_set, of in labs.items():
+    table = tables.all_images_table(made[data_set], Lab(data_set, "paper").stored, of.record, data_set)
+    counts[data_set] = max(0, len(table.splitlines()) - 2)
+    title = f"{TITLES[data_set]}: accuracy in percent on all test images, and on those of the tables above."
+    blocks += [tables.table_block(title, table, name=f"tbl-{data_set}-all")] if table else []
+    glue(f"{PREFIXES[data_set]}n_all_cells", counts[data_set], display=False)
+glue("all_images", Markdown("\n\n".join(blocks) or "None has been made."), display=False)
+
+# %% [markdown]
+# ## On all test images
+#
+# The paper's tables rest on all test images. Where that has been computed for a cell, it stands here beside the cell of the
+# tables above, which use these records for nothing: {glue:text}`n_all_cells:d` cells of Fashion-MNIST and
+# {glue:text}`cifar10_n_all_cells:d` of CIFAR-10. The first images of a test set need not be like all of them.
+#
+# ```{glue:md} all_images
+# :format: myst
+# ```
+
 # %% [markdown]
 # ## Where the numbers come from
 #

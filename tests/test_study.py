@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -217,6 +218,27 @@ def test_floats_are_classified_as_they_are(toy_lab, searches):
     # classes are half levels above 100
     assert {r: set(f.predictions) for r, f in found.items()} == {"outward": {8}, "nearest": {6}, "none": {7}}
     assert found["none"].bits_per_dim == [] and len(found["outward"].bits_per_dim) == 4
+
+
+def test_stored_records_are_those_of_these_weights_on_whatever_images(toy_lab):
+    condition = Condition("fashion-mnist", "fgsm", 8)
+    assert toy_lab().stored(condition) is None
+    made = toy_lab().record(condition)
+    other = toy_lab()
+    other.__dict__["test"] = None  # no images
+    assert other.stored(condition).predictions == made.predictions
+    with torch.no_grad():
+        toy_lab.density.network.head.b += 1
+    assert toy_lab().stored(condition) is None, "its bits are those of another density"
+
+
+def test_an_adaptive_record_is_stored_where_its_parts_are(toy_lab):
+    condition = Condition("fashion-mnist", "fgsm", 8, "adaptive-pixeldefend", 32)
+    assert toy_lab().stored(condition) is None
+    toy_lab().record(replace(condition, defence="none", eps_defend=0))
+    assert toy_lab().stored(condition) is None
+    toy_lab().record(replace(condition, defence="pixeldefend"))
+    assert toy_lab().stored(condition).predictions == toy_lab().record(condition).predictions
 
 
 def test_a_record_of_the_tuned_attack_names_its_search(toy_lab, searches, monkeypatch):

@@ -140,6 +140,14 @@ def test_wilson_intervals(successes, trials, low, high):
     assert tables.wilson_interval(successes, trials) == pytest.approx((low, high), abs=1e-4)
 
 
+def test_wilson_intervals_contain_the_proportion_to_the_last_bit():
+    """At its ends, where the exact bound is the proportion itself, a figure would refuse an error bar of -1e-16."""
+    for trials in range(1, 200):
+        for successes in (0, trials):
+            low, high = tables.wilson_interval(successes, trials)
+            assert low <= successes / trials <= high
+
+
 @pytest.mark.parametrize(
     ("successes", "trials", "text"), [(0, 1000, "[0,&nbsp;1]"), (900, 1000, "[87,&nbsp;92]"), (50, 100, "[40,&nbsp;60]")]
 )
@@ -227,6 +235,17 @@ def test_the_strongest_attack_both_ways():
     assert cells(head)[1:3] == ["strongest attack, eps 8", "worst per image, eps 8"] and len(cells(head)) == 5
     assert cells(line)[1] == "**10.0**<br>CW<br>[6,&nbsp;15]<br>n&nbsp;=&nbsp;200<br>paper&nbsp;0 (+10)"
     assert cells(line)[2] == "**5.0**<br>[2,&nbsp;9]<br>n&nbsp;=&nbsp;200<br>one attack: 10.0"  # of 20
+
+
+def test_records_of_all_images_stand_beside_those_of_fewer():
+    def stored(condition: Condition) -> Record | None:
+        return record(9000, 10000) if condition.attack in ("clean", "bim") and condition.eps in (0, 25) else None
+
+    table = tables.all_images_table(ROWS[:1], stored, lambda condition: record(20, 200), "fashion-mnist").splitlines()
+    assert [cells(line)[:2] for line in table[2:]] == [["ResNet, normal", "clean"], ["ResNet, normal", "BIM, eps 25"]]
+    assert cells(table[3])[2:] == ["**90.0**<br>[89,&nbsp;91]<br>n&nbsp;=&nbsp;10000<br>paper&nbsp;0 (+90)",
+                                   "**10.0**<br>[6,&nbsp;15]<br>n&nbsp;=&nbsp;200"]  # fmt: skip
+    assert tables.all_images_table(ROWS[:1], lambda condition: None, stored, "fashion-mnist") == ""
 
 
 def test_a_table_of_roundings_shows_what_quantisation_does_alone():

@@ -42,7 +42,7 @@ from .conditions import (
     attacks_with_eps,
     profile_of,
 )
-from .records import Record, keep_tensor, kept_tensor, tensor_digest
+from .records import Record, keep_tensor, kept_tensor, load_record, tensor_digest
 from .store import Store
 
 SEED = 0
@@ -196,9 +196,28 @@ class Lab:
         path = self.records / f"{condition.name}.json"
         return self.store.record(path, config, lambda: self._evaluate(condition, scored="density" in config))
 
+    def stored(self, condition: Condition) -> Record | None:
+        """The record of a condition that is on disk and was made with these weights and settings; ``None`` if there is none.
+
+        Nothing is computed, and images are not needed: those that the record is of are not compared with those at hand.
+        """
+        if condition.defence == ADAPTIVE:
+            parts = [self.stored(part) for part in _parts(condition)]
+            return None if None in parts else self._combined(condition, *parts)
+        path = self.records / f"{condition.name}.json"
+        if not path.exists():
+            return None
+        record = load_record(path)
+        known = {key: record.config[key] for key in ("split", "images", "data") if key in record.config}
+        return record if self.store.matches(record.config, self._settings(condition) | known) else None
+
     def configuration(self, condition: Condition) -> dict:
         """All that decides a condition's record, as its file says it."""
-        config = self._config(condition)
+        return self._config(condition) | self._settings(condition)
+
+    def _settings(self, condition: Condition) -> dict:
+        """The same without the images."""
+        config = self._attack_settings(condition)
         if condition.defence == "feature-squeezing":
             config["squeeze_levels"] = SQUEEZE_LEVELS[self.data_set]
         if condition.defence == "pixeldefend" or (condition.wants_bits and self.has_density):
@@ -206,8 +225,9 @@ class Lab:
         return config
 
     def _adaptive(self, condition: Condition) -> Record:
-        plain = self.record(replace(condition, defence="none", eps_defend=0))
-        purified = self.record(replace(condition, defence="pixeldefend"))
+        return self._combined(condition, *map(self.record, _parts(condition)))
+
+    def _combined(self, condition: Condition, plain: Record, purified: Record) -> Record:
         threshold = self.threshold(condition.network, condition.training, condition.eps_defend)
         config = {**purified.config, "defence": condition.defence, "threshold": threshold}
         return adaptive_record(plain, purified, threshold, config)
@@ -259,18 +279,19 @@ class Lab:
     def _config(self, condition: Condition) -> dict:
         """What decides the attacked images and their predictions, but for a defence's own settings."""
         count = self._count(condition)
-        # the tuned attack is our own, and gets better; the others are as published
-        search = {"search": tuned_search()} if condition.attack == TUNED else {}
-        return {
-            **search,
-            **vars(condition),
+        images = {
             "split": "test",
             "images": count,
             # copies of CIFAR-10 differ
             "data": tensor_digest(self.test.images[:count], self.test.labels[:count]),
-            "seed": SEED,
-            "classifier": fingerprint(self.classifier(condition.network, condition.training)),
         }
+        return self._attack_settings(condition) | images
+
+    def _attack_settings(self, condition: Condition) -> dict:
+        # the tuned attack is our own, and gets better; the others are as published
+        search = {"search": tuned_search()} if condition.attack == TUNED else {}
+        network = self.classifier(condition.network, condition.training)
+        return {**search, **vars(condition), "seed": SEED, "classifier": fingerprint(network)}
 
     def _evaluate(self, condition: Condition, scored: bool) -> tuple[list, list, list]:
         net = self.classifier(condition.network, condition.training)
@@ -323,3 +344,8 @@ class Lab:
         """
         store, folder = (self.lasting, self.reference_folder) if reference else (self.store, self.records)
         return store.measurement(folder / f"{self.data_set}-{name}.json", config, measure)
+
+
+def _parts(condition: Condition) -> tuple[Condition, Condition]:
+    """What the record of adaptive PixelDefend is put together from: without purification, and with."""
+    return replace(condition, defence="none", eps_defend=0), replace(condition, defence="pixeldefend")

@@ -6,7 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from ..detection import Z_95
-from .conditions import ALL_ATTACKS, ATTACKS, EPS_ATTACK, NAMES, SEARCHED, Condition, Row, paper_accuracy
+from .conditions import (
+    ALL_ATTACKS,
+    ATTACKS,
+    EPS_ATTACK,
+    NAMES,
+    SEARCHED,
+    Condition,
+    Row,
+    attacks_with_eps,
+    paper_accuracy,
+)
 from .records import Record
 
 
@@ -21,7 +31,7 @@ def wilson_interval(successes: int, trials: int, *, z: float = Z_95) -> tuple[fl
     p, n = successes / trials, trials
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))  # rounding must not leave p outside
 
 
 def percent_interval(successes: int, trials: int) -> str:
@@ -119,6 +129,27 @@ def strongest_table(cells: Mapping[tuple, Record], rows: Sequence[Row], data_set
                            f"<br>one attack: {alone:.1f}")  # fmt: skip
         lines.append(f"| {row.title} | " + " | ".join(written) + " |")
     return "\n".join(lines)
+
+
+def all_images_table(rows: Sequence[Row], stored: Callable[[Condition], Record | None],
+                     record: Callable[[Condition], Record], data_set: str) -> str:  # fmt: skip
+    """The cells for which there is a record of all test images, beside the same of fewer: a Markdown table, or "" for none.
+
+    ``stored`` and ``record`` give a condition's record of all images, if there is one, and of fewer: `Lab.stored` of a lab
+    at the paper's scale, and `Lab.record`.
+    """
+    lines = []
+    for row in rows:
+        for attack, eps in attacks_with_eps(data_set):
+            condition = row.condition(data_set, attack, eps)
+            every = stored(condition)
+            if every is None:
+                continue
+            few, paper = record(condition), paper_accuracy(condition, eps=eps or EPS_ATTACK[data_set][0])
+            name = NAMES[attack] + (f", eps {eps}" if eps else "")
+            lines.append(f"| {row.title} | {name} | {accuracy_cell(every, paper, count=True)} "
+                         f"| {accuracy_cell(few, None, count=True)} |")  # fmt: skip
+    return "\n".join(["| | attack | all test images | the tables above |", "|---|---|:-:|:-:|", *lines]) if lines else ""
 
 
 def _accuracies(row: Row, record: Callable[[Condition], Record], data_set: str, eps: int,
