@@ -245,7 +245,8 @@ def test_records_of_all_images_stand_beside_those_of_fewer():
     assert [cells(line)[:2] for line in table[2:]] == [["ResNet, normal", "clean"], ["ResNet, normal", "BIM, eps 25"]]
     assert cells(table[3])[2:] == ["**90.0**<br>[89,&nbsp;91]<br>n&nbsp;=&nbsp;10000<br>paper&nbsp;0 (+90)",
                                    "**10.0**<br>[6,&nbsp;15]<br>n&nbsp;=&nbsp;200"]  # fmt: skip
-    assert tables.all_images_table(ROWS[:1], lambda condition: None, stored, "fashion-mnist") == ""
+    for nothing in (None, record(3, 6)):
+        assert tables.all_images_table(ROWS[:1], lambda _, found=nothing: found, lambda _: record(20, 200), "cifar10") == ""
 
 
 def test_a_table_of_roundings_shows_what_quantisation_does_alone():
