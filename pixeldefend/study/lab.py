@@ -213,7 +213,7 @@ class Lab:
 
     def configuration(self, condition: Condition) -> dict:
         """All that decides a condition's record, as its file says it."""
-        return self._config(condition) | self._settings(condition)
+        return self._settings(condition) | self._image_settings(condition)
 
     def _settings(self, condition: Condition) -> dict:
         """The same without the images."""
@@ -278,14 +278,13 @@ class Lab:
 
     def _config(self, condition: Condition) -> dict:
         """What decides the attacked images and their predictions, but for a defence's own settings."""
+        return self._attack_settings(condition) | self._image_settings(condition)
+
+    def _image_settings(self, condition: Condition) -> dict:
         count = self._count(condition)
-        images = {
-            "split": "test",
-            "images": count,
-            # copies of CIFAR-10 differ
-            "data": tensor_digest(self.test.images[:count], self.test.labels[:count]),
-        }
-        return self._attack_settings(condition) | images
+        # copies of CIFAR-10 differ
+        data = tensor_digest(self.test.images[:count], self.test.labels[:count])
+        return {"split": "test", "images": count, "data": data}
 
     def _attack_settings(self, condition: Condition) -> dict:
         # the tuned attack is our own, and gets better; the others are as published
