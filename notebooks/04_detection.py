@@ -7,7 +7,6 @@
 profile = "laptop"
 
 # %% tags=["hide-input"]
-import json
 import math
 
 import torch
@@ -16,7 +15,6 @@ from myst_nb import glue
 
 from pixeldefend import p_values, roc
 from pixeldefend.detection import auc_interval, detected
-from pixeldefend.paths import WEIGHTS
 from pixeldefend.study import Condition, figures
 from pixeldefend.study.available import FIGURE_EPS, PREFIXES, TITLES, kinds_of_image, scored_labs, shown
 from pixeldefend.study.conditions import ALL_ATTACKS, ATTACKS, EPS_ATTACK, NAMES, TUNED
@@ -33,6 +31,7 @@ from pixeldefend.study.detection.tables import (
     paired,
     stacked,
 )
+from pixeldefend.study.shipped.trained import densities
 
 figures.use_style()
 labs = scored_labs(profile)
@@ -84,8 +83,8 @@ for (name, split), found in calibrations.items():
     glue("{}alarms_{}".format(*of), 100 * found.flagged / found.images, display=False)
     glue("{}bpd_{}".format(*of), found.reference_mean, display=False)
 for name, lab in labs.items():
-    scores = json.loads((WEIGHTS / "pixelcnn" / lab.density_name / "scores.json").read_text())
-    glue(f"{PREFIXES[name]}epochs", scores["images_seen"] / scores["settings"]["training_images"], display=False)
+    density = next(of for of in densities() if of.name == lab.density_name)
+    glue(f"{PREFIXES[name]}epochs", density.epochs, display=False)
     glue(f"{PREFIXES[name]}n_images", len(records[name, FIGURE_EPS]["clean"]), display=False)
     n_dear = len(records[name, FIGURE_EPS]["deepfool"])
     glue(f"{PREFIXES[name]}n_dear", n_dear, display=False)
@@ -138,8 +137,8 @@ glue("panels", Markdown(stacked(tables)), display=False)
 # {glue:text}`alarms_held_out:.1f` % and {glue:text}`alarms_train:.1f` % of {glue:text}`n_images:d` clean images are flagged
 # where 5 % are promised. How far the two calibrations
 # differ depends on how far the density has overfitted: training images cost {glue:text}`bpd_train:.3f` bits, held-out ones
-# {glue:text}`bpd_held_out:.3f`. In {glue:text}`epochs:.1f` epochs, in which part of the training
-# images were not seen at all, there was little opportunity; the authors' code is prepared to train for thousands.
+# {glue:text}`bpd_held_out:.3f`. In {glue:text}`epochs:.1f` epochs there was little
+# opportunity; the authors' code is prepared to train for thousands.
 #
 # On CIFAR-10 the distance is {glue:text}`cifar10_ks_held_out:.3f` against held-out images and {glue:text}`cifar10_ks_train:.3f`
 # against the {glue:text}`cifar10_n_train:d` training images, and {glue:text}`cifar10_alarms_held_out:.1f` % and

@@ -1,5 +1,6 @@
 """The pages that a build writes beside the executed notebooks: the execution record and the trained models."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pixeldefend.pages import BookError
@@ -8,13 +9,13 @@ from pixeldefend.study.shipped.models import write_model_pages
 from pixeldefend.study.verify import Verified
 
 
-def write_pages(root: Path, stamps: dict[str, dict], *, verified: Verified | None = None) -> None:
+def write_pages(root: Path, stamps: dict[str, dict], *, verified: Sequence[Verified] = ()) -> None:
     """Write ``book/execution.md``, ``book/models.md`` and the pages in ``book/models``.
 
     Args:
         root: the checkout.
         stamps: for each notebook's name what its executed copy says of its run (``pixeldefend.book`` writes it).
-        verified: what the check of the committed records found; ``None`` where there was none.
+        verified: what the checks of committed records found; empty where there was none.
 
     Raises:
         BookError: a notebook has no stamp, so it was never executed; or a record that it used is damaged or gone.
@@ -26,7 +27,7 @@ def write_pages(root: Path, stamps: dict[str, dict], *, verified: Verified | Non
         records = record_tables(root, {name: stamp.get("records", []) for name, stamp in stamps.items()}, known)
     except (ValueError, FileNotFoundError) as error:
         raise BookError(f"the execution record cannot be written: {error}") from error
-    checked = f"In this build, {verified}." if verified else "In this build no record was checked."
+    checked = "\n".join(f"In this build, {found}." for found in verified) or "In this build no record was checked."
     text = [
         "# Execution record",
         "## Notebooks",

@@ -24,7 +24,7 @@ from pixeldefend.study.verify import Disagreement, Verified, verify
 __all__ = ["BookError", "Project", "build", "check_pages", "main", "run_notebook"]
 
 KERNEL = {"name": "python3", "language": "python", "display_name": "Python 3"}
-VERIFIED = ("laptop", "paper")  # profiles whose committed records a build checks
+VERIFIED = {"laptop": ("laptop", "paper"), "paper": ("paper",)}  # a build's profile: those whose records it shows and checks
 ENVIRONMENT = {
     "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, never one that lies in the home folder
     "PYTHONHASHSEED": "0",  # sets and dictionaries print in the same order every time
@@ -67,8 +67,9 @@ def build(profile: str = "laptop", *, notebooks: Sequence[str] | None = None, re
         profile: a profile of ``notebooks/params.yml``: ``"smoke"``, ``"laptop"`` or ``"paper"``.
         notebooks: names without suffix of the only notebooks to run; the others are taken as they were last executed.
         recompute: run every notebook; ``PIXELDEFEND_RECOMPUTE`` tells them to load no record older than this build.
-        check: first compute a random sample of the committed records again (see `study.verify`). Not done for profile
-            "smoke", which uses none, with ``recompute``, which computes all of them, nor for chosen ``notebooks``.
+        check: first compute a random sample of the committed records again (see `study.verify`), also of those of all
+            test images, which the laptop's book shows beside its own. Not done for profile "smoke", which uses none, with
+            ``recompute``, which computes all of them, nor for chosen ``notebooks``.
         seed: of that sample; by default the time.
         destination: folder for the pages; ``_build/html`` unless given.
         root: the checkout whose book is built.
@@ -85,7 +86,7 @@ def build(profile: str = "laptop", *, notebooks: Sequence[str] | None = None, re
     chosen = _choose(project, notebooks)
     parameters = {name: _parameters(project, name, profile) for name in chosen}
     wanted = check and profile in VERIFIED and notebooks is None and not recompute
-    verified = _check_records(project, profile, seed) if wanted else None
+    verified = [_check_records(project, name, seed) for name in VERIFIED[profile]] if wanted else []
     with _environment(recompute):
         for name in chosen:
             run_notebook(project, name, parameters[name], recompute=recompute)
@@ -105,7 +106,7 @@ def _choose(project: Project, notebooks: Sequence[str] | None) -> list[str]:
 
 
 def _check_records(project: Project, profile: str, seed: int | None) -> Verified:
-    print("stored records: computing a few images of each again ...", flush=True)
+    print(f"stored records of profile {profile}: computing a few images of each again ...", flush=True)
     try:
         verified = verify(project.root / "data" / "records" / profile, profile, seed=seed)
     except (Disagreement, ValueError) as error:

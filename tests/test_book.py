@@ -259,18 +259,22 @@ def test_only_a_build_that_loads_committed_records_checks_them(project, publishe
 
     def check(folder, profile, *, seed):
         calls.append((folder.relative_to(project.root).as_posix(), profile, seed))
-        return Verified(records=3, images=6, differing=0, stale=0, unchecked=0, measurements=0, seed=7, seconds=1.0)
+        return Verified(profile=profile, records=3, images=6, differing=0, stale=0, unchecked=0, measurements=0, seed=7,
+                        seconds=1.0)  # fmt: skip
 
     monkeypatch.setattr(book, "verify", check)
     page = project.root / "book" / "execution.md"
     book.build("laptop", root=project.root, seed=7)
-    assert calls == [("data/records/laptop", "laptop", 7)]
-    assert "6 randomly chosen images of 3 stored records" in page.read_text() and "seed 7" in page.read_text()
+    laptop, paper = [(f"data/records/{profile}", profile, 7) for profile in ("laptop", "paper")]
+    assert calls == [laptop, paper]
+    for profile in ("laptop", "paper"):
+        assert f"6 randomly chosen images of 3 stored records of profile {profile}" in page.read_text()
+    assert "seed 7" in page.read_text()
     for options in ({"check": False}, {"recompute": True}, {"notebooks": ["01_a"]}):
         book.build("laptop", root=project.root, **options)
         assert "no record was checked" in page.read_text()
     book.build("smoke", root=project.root)
-    assert len(calls) == 1
+    assert len(calls) == 2
 
 
 def test_a_record_that_disagrees_stops_the_build_before_a_notebook_runs(project, published, monkeypatch):

@@ -158,7 +158,7 @@ def test_images_come_from_a_data_set_too(lab):
         ("train classifier fashion-mnist", train_classifier, {"data_set": "fashion-mnist"}),
         (
             "train classifier cifar10 resnet --training adversarial-bim --epochs 3 --batch-size 5 --seed 2 --no-bfloat16 "
-            "--adversarial-std 25 --start normal",
+            "--adversarial-std 25 --start-from normal",
             train_classifier,
             {"data_set": "cifar10", "network": "resnet", "training": "adversarial-bim", "epochs": 3, "batch_size": 5,
              "seed": 2, "bfloat16": False, "adversarial_std": 25.0, "start": "normal"},

@@ -15,7 +15,8 @@ from pixeldefend import PixelCNN, images, load_images, loop
 from pixeldefend.fingerprint import fingerprint
 from pixeldefend.pixelcnn import card, training
 from pixeldefend.pixelcnn.network import Network, PixelCNNConfig
-from pixeldefend.pixelcnn.training import DensityJob, Recipe, save_density, train_density
+from pixeldefend.pixelcnn.training import OPTIMIZERS, DensityJob, Recipe, save_density, train_density
+from pixeldefend.weights import BEFORE, SECONDS_BEFORE
 
 STEPS = 9
 
@@ -76,26 +77,41 @@ def assert_same_state(one: DensityJob, other: DensityJob):
 )
 def test_learning_rate_warms_up_decays_and_cools_down(step, expected):
     recipe = Recipe(steps=100, cooldown_steps=20, learning_rate=0.1, decay=0.99, warmup_steps=10)
-    assert recipe.learning_rate_at(step) == pytest.approx(expected)
+    assert recipe.learning_rate * recipe.schedule(step) == pytest.approx(expected)
 
 
 def test_without_warm_up_and_cool_down_the_learning_rate_is_the_authors():
     recipe = Recipe(steps=1000, warmup_steps=0)
-    assert [recipe.learning_rate_at(step) for step in (0, 1, 999)] == pytest.approx(
+    assert [recipe.learning_rate * recipe.schedule(step) for step in (0, 1, 999)] == pytest.approx(
         [1e-3, 1e-3 * 0.999995, 1e-3 * 0.999995**999], rel=1e-9
     )
 
 
-def test_the_optimizer_uses_the_recipe_s_learning_rate():
-    trained = job(learning_rate=0.02)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_optimizers_use_the_recipe_s_learning_rates(optimizer):
+    trained = job(learning_rate=0.02, muon_rate=0.05, optimizer=optimizer)
+    highest = [0.02, 0.05] if optimizer == "muon" else [0.02]
     for step in (0, 1, STEPS - 1):
         before = [p.detach().clone() for p in trained.parameters]
         numbers = trained.step(torch.arange(5), step)
-        moved = max(float((p.detach() - b).abs().max()) for p, b in zip(trained.parameters, before, strict=True))
-        assert numbers["learning_rate"] == trained.recipe.learning_rate_at(step)
-        assert [group["lr"] for group in trained.optimizer.param_groups] == [numbers["learning_rate"]]
+        rates = [rate * trained.recipe.schedule(step) for rate in highest]
+        assert numbers["learning_rate"] == rates[0]
+        assert [{g["lr"] for g in o.param_groups} for _, o in trained.optimizers] == [{rate} for rate in rates]
         if step == 0:  # Adam's first update moves each weight by the learning rate, whatever its gradient
-            assert moved == pytest.approx(trained.recipe.learning_rate_at(0), rel=1e-2)
+            adams = {p for group in trained.optimizers[0][1].param_groups for p in group["params"]}
+            pairs = [pair for pair in zip(trained.parameters, before, strict=True) if pair[0] in adams]
+            moved = max(float((p.detach() - b).abs().max()) for p, b in pairs)
+            assert moved == pytest.approx(rates[0], rel=1e-2)
+
+
+def test_adam_alone_updates_all_parameters_and_with_muon_the_rest():
+    for optimizer, count in (("adam", 1), ("muon", 2)):
+        trained = job(optimizer=optimizer)
+        shares = [[p for group in o.param_groups for p in group["params"]] for _, o in trained.optimizers]
+        assert len(shares) == count and {p for share in shares for p in share} == set(trained.parameters)
+        assert sum(map(len, shares)) == len(trained.parameters), "none is updated twice"
+    outer = {trained.network.head.v, trained.network.vertical_input.v}
+    assert outer <= set(shares[0]) and set(shares[1]) == {layer.v for layer in trained.network.hidden_layers()}
 
 
 @pytest.mark.parametrize("ema", [0.9995, 0.2], ids=["warming up", "at its limit"])
@@ -126,9 +142,11 @@ def test_what_is_minimised_is_bits_per_dimension():
     assert trained.step(index, 0)["bits_per_dim"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
-def test_the_loss_falls_on_stripes(bfloat16):
-    trained = job(steps=40, cooldown_steps=10, learning_rate=0.01, bfloat16=bfloat16, data=stripes(40))
+def test_the_loss_falls_on_stripes(bfloat16, optimizer):
+    trained = job(steps=40, cooldown_steps=10, learning_rate=0.01, optimizer=optimizer, bfloat16=bfloat16,
+                  data=stripes(40))  # fmt: skip
     bits = []
     for step in range(40):
         with loop.seeded(1, step):
@@ -167,8 +185,9 @@ def test_the_seed_decides_the_start():
 @pytest.mark.parametrize(
     "changes",
     [{"cooldown_steps": STEPS + 1}, {"cooldown_steps": -1}, {"learning_rate": 0.0}, {"learning_rate": -1.0},
-     {"learning_rate": math.nan}, {"learning_rate": math.inf}],
-    ids=["cool-down too long", "cool-down negative", "no rate", "rate negative", "no number", "infinite"],
+     {"learning_rate": math.nan}, {"learning_rate": math.inf}, {"muon_rate": 0.0}, {"optimizer": "sgd"}],
+    ids=["cool-down too long", "cool-down negative", "no rate", "rate negative", "no number", "infinite", "no rate of Muon",
+         "unknown optimizer"],
 )
 def test_bad_recipes_are_refused(changes):
     with pytest.raises(ValueError, match=next(iter(changes))):
@@ -194,7 +213,8 @@ def test_resumed_training_equals_uninterrupted(stop, dropout, bfloat16, tmp_path
     run(job(dropout=dropout, bfloat16=bfloat16), tmp_path / "parts", steps=stop)  # as one that a signal ended
     assert run(again, tmp_path / "parts") == STEPS
     assert_same_state(whole, again)
-    assert len(whole.optimizer.state) == len(whole.parameters), "Adam's moments are among what is compared"
+    kept = sum(len(optimizer.state) for _, optimizer in whole.optimizers)
+    assert kept == len(whole.parameters), "the optimizers' averages are among what is compared"
     assert log(tmp_path / "parts") == log(tmp_path / "whole")
     assert not torch.equal(whole.parameters[0], job().parameters[0])
 
@@ -245,12 +265,12 @@ def test_a_finished_run_is_made_longer_from_before_its_cool_down(tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [{"learning_rate": 0.5}, {"ema": 0.5}, {"betas": (0.5, 0.5)}, {"warmup_steps": 1}, {"dropout": 0.1},
-     {"bfloat16": True}],
+     {"bfloat16": True}, {"muon_rate": 0.5}, {"optimizer": "adam"}],
     ids=lambda changes: next(iter(changes)),
 )
 def test_resuming_with_another_recipe_is_refused(changes, tmp_path):
     run(job(), tmp_path, steps=2)
-    with pytest.raises(ValueError, match=rf"other settings \({next(iter(changes))}\)"):
+    with pytest.raises(ValueError, match=rf"other settings \([a-z_, ]*{next(iter(changes))}"):
         run(job(**changes), tmp_path)
 
 
@@ -387,3 +407,16 @@ def test_bad_arguments_are_refused_before_anything_is_written(changes, error, me
 def test_an_unknown_data_set_is_refused():
     with pytest.raises(ValueError, match="cifar10, fashion-mnist"):
         train_density("mnist", images=4)
+
+
+def test_what_an_earlier_run_had_seen_is_noted_and_adds_up(data, tmp_path):
+    train(tmp_path, "first")
+    scores = {}
+    for name, start in (("second", "first"), ("third", "second")):
+        train(tmp_path, name, start=tmp_path / f"{start}-weights", images=16)
+        scores[name] = json.loads((tmp_path / f"{name}-weights" / training.SCORES).read_text())
+    assert (scores["second"][BEFORE], scores["third"][BEFORE]) == (24, 24 + 16)
+    assert scores["third"]["images_seen"] == 16
+    assert scores["third"][SECONDS_BEFORE] > scores["second"][SECONDS_BEFORE] > 0
+    assert "which had seen 40 images" in (tmp_path / "third-weights" / card.CARD).read_text()
+    assert BEFORE not in json.loads((tmp_path / "first-weights" / training.SCORES).read_text())

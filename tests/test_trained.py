@@ -35,6 +35,19 @@ def test_densities_are_those_that_are_shipped():
     assert first.log[0]["images"] < first.log[-1]["images"] <= first.scores["images_seen"]
 
 
+def test_images_and_hours_of_earlier_runs_count():
+    of = density()
+    assert of.history == "in one run, with Adam"
+    of.scores.update({"images_seen_before": 800, "training_seconds_before": 1800})
+    of.scores["settings"]["optimizer"] = "muon"
+    assert (of.images, of.epochs, of.hours) == (2000, 2.0, 2.0)
+    assert of.history == "the first 800 of them in an earlier run, the others with Muon and Adam"
+    (row,) = cells(trained.density_table([of]))
+    assert row[4:7] == ["2,000", "2.0", "2.0"]
+    (axes,) = trained.curves([of]).axes
+    assert list(axes.lines[0].get_xdata()) == [0.9, 1.0], "the curve begins where the earlier run ended"
+
+
 def test_the_table_of_densities_has_an_interval_for_the_mean():
     (row,) = cells(trained.density_table([density()]))
     assert row[:7] == ["CIFAR-10 (`toy`)", "6", "1", "1,234", "1,200", "1.2", "1.5"]

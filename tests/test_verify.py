@@ -152,7 +152,7 @@ def test_what_a_build_would_not_load_is_counted_but_not_checked(study, monkeypat
     assert "not used, because of other weights or settings: 1" in str(found)
     monkeypatch.setattr(verify, "saved_classifiers", lambda: [])
     none = check(study, seed=1)
-    assert (none.records, none.stale) == (0, 8) and str(none) == "no stored record was checked"
+    assert (none.records, none.stale) == (0, 8) and str(none) == "no stored record of profile laptop was checked"
 
 
 def test_it_begins_nothing_after_its_time(study):

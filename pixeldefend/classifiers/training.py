@@ -24,13 +24,12 @@ from ..checks import check_choice, check_count, check_images, check_labels
 from ..fingerprint import fingerprint
 from ..images import DATA_SETS, load_images
 from ..scaling import to_unit
-from ..weights import SCORES
+from ..weights import BEFORE, SCORES
 from .inference import accuracy
 from .losses import ATTACKS, TRAININGS, loss_of
 from .store import NETWORKS, SIZES, build_classifier, classifier_name, load_classifier, rounded, save_classifier
 
 STORED = torch.float16
-BEFORE = "images_seen_before"  # in the scores of a warm start: by the weights it went on from
 SCHEDULES = ("steps", "one-cycle")
 RISE = 0.2  # fraction of a one-cycle run in which the learning rate rises
 WARM_RATE = 0.01  # learning rate of a warm start: the one at which the run that it goes on from was past its first drop

@@ -11,7 +11,7 @@ from ..classifiers import train_classifier
 from ..classifiers.losses import TRAININGS
 from ..classifiers.training import SCHEDULES
 from ..images import DATA_SETS
-from ..pixelcnn.training import train_density
+from ..pixelcnn.training import OPTIMIZERS, train_density
 from .options import add_run_options, defaults_of
 
 
@@ -23,9 +23,12 @@ def train_pixelcnn_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--filters", type=int, help="default: the paper's")
     parser.add_argument("--blocks", type=int, help="per level and stream")
     parser.add_argument("--dropout", type=float, help="between 0 and 1")
-    parser.add_argument("--learning-rate", type=float, help="its highest value")
-    parser.add_argument("--cooldown", type=float, help="final fraction of the run in which the learning rate falls to 0")
-    parser.add_argument("--start", metavar="DENSITY", help="start from its weights and size (default: from scratch)")
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, help="Adam for all parameters, or Muon where it applies")
+    parser.add_argument("--learning-rate", type=float, help="of Adam, its highest value")
+    parser.add_argument("--muon-rate", type=float, help="of Muon, its highest value")
+    parser.add_argument("--cooldown", type=float, help="final fraction of the run in which the learning rates fall to 0")
+    parser.add_argument("--start-from", dest="start", metavar="DENSITY",
+                        help="start from its weights and size (default: from scratch)")  # fmt: skip
     parser.add_argument("--compile", dest="compiled", action="store_true", help="needs a C++ compiler")
     _training_arguments(parser)
 
@@ -37,10 +40,10 @@ def train_classifier_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--training", choices=TRAININGS, help="way of training")
     parser.add_argument("--epochs", type=int, help="passes over the training images")
     parser.add_argument("--schedule", choices=SCHEDULES, help="of the learning rate")
-    parser.add_argument("--learning-rate", type=float, help="its highest value (default: 0.1, with --start 0.01)")
+    parser.add_argument("--learning-rate", type=float, help="its highest value (default: 0.1, with --start-from 0.01)")
     parser.add_argument("--adversarial-std", type=float, metavar="LEVELS", help="of the eps of adversarial training")
-    parser.add_argument("--start", choices=TRAININGS, help="start from the shipped classifier trained this way "
-                        "(default: from scratch)")  # fmt: skip
+    parser.add_argument("--start-from", dest="start", choices=TRAININGS,
+                        help="start from the shipped classifier trained this way (default: from scratch)")  # fmt: skip
     _training_arguments(parser)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..hub import ModelCardData
 from ..images import DATA_SETS, HELD_OUT, load_images
-from ..weights import CONFIG, LOG, SCORES
+from ..weights import BEFORE, CONFIG, LOG, SCORES
 from .model import PixelCNN
 from .network import Network, PixelCNNConfig
 
@@ -168,10 +168,13 @@ def _recipe(scores: dict) -> str:
     rows = [(key, str(value)) for key, value in settings.items() if key not in ("data_set", "training_images")]
     begun = ""
     if "start" in settings:
-        begun = f"\n\nThe run began with the weights of an earlier one (fingerprint `{settings['start']}`); what those had "
-        begun += "seen is not counted here."
+        begun = f"\n\nThe run began with the weights of an earlier one (fingerprint `{settings['start']}`), which had seen "
+        begun += f"{scores[BEFORE]:,} images, " if BEFORE in scores else "images of its own, "
+        begun += "not counted here."
+    with_muon = ", and Muon for the directions of the hidden layers" if settings.get("optimizer") == "muon" else ""
     return (
-        "## Recipe\n\nMaximum likelihood with Adam; the weights are the exponential moving average over the steps (`ema`).\n"
+        f"## Recipe\n\nMaximum likelihood with Adam{with_muon}; the weights are the exponential moving average over the "
+        "steps (`ema`).\n"
         f"**{seen:,} images seen**, {passes} passes over the training images, in {scores['training_seconds']:,.0f} "
         f"seconds of training. The\npaper does not say how long the authors trained.{begun}\n\n"
         + _table(("setting", "value"), rows)
@@ -246,16 +249,19 @@ def training_command(name: str, config: dict, scores: dict) -> str:
         "blocks": config["blocks"],
         "dropout": config["dropout"],
         "batch-size": settings["batch_size"],
+        "optimizer": settings.get("optimizer", "adam"),  # the only one there was
         "learning-rate": settings["learning_rate"],
         "cooldown": settings["cooldown_steps"] / settings["steps"],
         "seed": settings["seed"],
     }
+    if "muon_rate" in settings:
+        options["muon-rate"] = settings["muon_rate"]
     words = ["pixeldefend", "train", "pixelcnn", settings["data_set"]]
     words += ["--name", name] if name != settings["data_set"] else []
     words += [word for option, value in options.items() for word in (f"--{option}", str(value))]
     words += ["--bfloat16" if settings["bfloat16"] else "--no-bfloat16"]
     words += ["--compile"] if settings.get("compiled") else []
-    words += ["--start", f"FOLDER-OF-{settings['start']}"] if "start" in settings else []
+    words += ["--start-from", f"FOLDER-OF-{settings['start']}"] if "start" in settings else []
     return shlex.join(words)
 
 

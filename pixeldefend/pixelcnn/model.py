@@ -44,6 +44,11 @@ def shipped_densities() -> list[str]:
     return sorted(folder.parent.name for folder in (paths.WEIGHTS / "pixelcnn").glob(f"*/{CONFIG}"))
 
 
+def shipped_folder(name: str | Path) -> Path:
+    """The folder of a density: that of the name if it is a shipped one's, else the one that is given."""
+    return paths.WEIGHTS / "pixelcnn" / str(name) if str(name) in shipped_densities() else Path(name)
+
+
 class PixelCNN(nn.Module, PyTorchModelHubMixin):
     """A PixelCNN++ with a 256-way distribution per sub-pixel (the paper, section 2.3; see `network` and `logistic`).
 
@@ -215,8 +220,7 @@ class PixelCNN(nn.Module, PyTorchModelHubMixin):
             ValueError: an unknown name (the message lists those that exist), or a damaged or foreign file.
             FileNotFoundError: a folder without its configuration, a piece of its weights, or their hashes.
         """
-        shipped = paths.WEIGHTS / "pixelcnn" / str(name)
-        folder = shipped if str(name) in shipped_densities() else Path(name)
+        folder = shipped_folder(name)
         if not folder.is_dir() and (isinstance(name, Path) or "/" not in name):
             known = ", ".join(shipped_densities()) or "none"
             raise ValueError(f"no density {str(name)!r}: give a folder or one of those shipped: {known}")

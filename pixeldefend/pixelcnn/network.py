@@ -91,6 +91,11 @@ class Network(nn.Module):
     def normalised_layers(self) -> list[WeightNormLayer]:
         return [module for module in self.modules() if isinstance(module, WeightNormLayer)]
 
+    def hidden_layers(self) -> list[WeightNormLayer]:
+        """All but those that see the pixels and the one that gives the outputs."""
+        outer = (self.vertical_input, self.horizontal_input_above, self.horizontal_input_left, self.head)
+        return [layer for layer in self.normalised_layers() if layer not in outer]
+
     def forward(self, x: Tensor) -> Tensor:
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
         u = self._node(shift_down(self.vertical_input(x)))

@@ -3,9 +3,10 @@
 As the authors: Adam with betas (0.95, 0.9995) and a learning rate of 1e-3 times 0.999995 per step, dropout, data-dependent
 initialisation on the first 100 training images, and an exponential moving average of the weights (0.9995), which is what
 is evaluated and shipped. The paper and its code give neither the number of epochs nor a criterion to stop. Added here,
-for runs far shorter than theirs: a warm-up of the learning rate and of the average, and a cool-down of the learning rate
-to zero over the last part of the run; the checkpoint before the cool-down is kept, so that a longer run can branch off.
-Where that checkpoint is gone, a run can start from the weights of a density that exists.
+for runs far shorter than theirs: `Muon` for the directions of the hidden layers, which leaves the authors' Adam their
+lengths, the biases, the input and the head; a warm-up of the learning rates and of the average, and a cool-down of the
+learning rates to zero over the last part of the run. The checkpoint before the cool-down is kept, so that a longer run can
+branch off. Where it is gone, a run can start from the weights of a density that exists.
 """
 
 import copy
@@ -22,13 +23,15 @@ from .. import distributed, loop, paths
 from ..checks import check_choice, check_count, check_images
 from ..fingerprint import fingerprint
 from ..images import DATA_SETS, load_images
-from ..weights import LOG, SCORES
+from ..weights import BEFORE, LOG, SCORES, SECONDS_BEFORE
 from .card import describe
 from .layers import Elementwise, concat_elu, gate_and_activate
 from .logistic import observed_log_probs, scale_levels
-from .model import PixelCNN
+from .model import PixelCNN, shipped_folder
+from .muon import Muon
 from .network import Network, initialise_from_data
 
+OPTIMIZERS = ("muon", "adam")
 FILTERS = {"fashion-mnist": 40, "cifar10": 160}  # appendix B: reduced to a quarter for Fashion-MNIST
 
 
@@ -38,8 +41,10 @@ class Recipe:
 
     steps: int
     cooldown_steps: int = 0
-    learning_rate: float = 1e-3
-    decay: float = 0.999995  # of the learning rate, per step
+    optimizer: str = "muon"  # "adam": for all parameters, as the authors
+    learning_rate: float = 1e-3  # of Adam
+    muon_rate: float = 0.02  # of Muon, about the radians by which a step turns the weights of an output map
+    decay: float = 0.999995  # of the learning rates, per step
     warmup_steps: int = 200
     betas: tuple[float, float] = (0.95, 0.9995)
     ema: float = 0.9995
@@ -51,20 +56,22 @@ class Recipe:
     def __post_init__(self):
         if not 0 <= self.cooldown_steps <= self.steps:
             raise ValueError(f"cooldown_steps must lie in 0..{self.steps} (steps), not {self.cooldown_steps}")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be positive, not {self.learning_rate}")
+        check_choice(self.optimizer, OPTIMIZERS, name="optimizer")
+        for name in ("learning_rate", "muon_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
 
-    def learning_rate_at(self, step: int) -> float:
-        """The learning rate of the update that follows ``step`` earlier ones."""
+    def schedule(self, step: int) -> float:
+        """By how much the learning rates of the update that follows ``step`` earlier ones are reduced, in 0..1."""
         warmup = min(1.0, (step + 1) / max(1, self.warmup_steps))
         cooldown = min(1.0, (self.steps - step) / max(1, self.cooldown_steps))
-        return self.learning_rate * self.decay**step * warmup * cooldown
+        return self.decay**step * warmup * cooldown
 
     def settings(self) -> dict:
-        """What must stay the same when a run is resumed."""
+        """All that decides a run and means something in it."""
         values = {**asdict(self), "betas": list(self.betas)}
-        free = ("steps", "cooldown_steps") + (("start",) if self.start is None else ())
-        return {name: value for name, value in values.items() if name not in free}
+        unused = [name for name, used in (("muon_rate", self.optimizer == "muon"), ("start", self.start)) if not used]
+        return {name: value for name, value in values.items() if name not in unused}
 
 
 class DensityJob:
@@ -77,7 +84,8 @@ class DensityJob:
         check_images(images, channels=network.config.channels)
         self.recipe, self.images = recipe, images
         self.device = images.device
-        self.settings = {**network.config.as_dict(), **recipe.settings()}
+        free = ("steps", "cooldown_steps")  # they may change when a run is resumed
+        self.settings = {k: v for k, v in {**network.config.as_dict(), **recipe.settings()}.items() if k not in free}
         if recipe.start is None:  # before the network is moved: the generator is the CPU's
             network.reset_parameters(torch.Generator().manual_seed(recipe.seed))
         self.network = network.to(self.device, memory_format=torch.channels_last).train()
@@ -88,44 +96,56 @@ class DensityJob:
             compile_network(network)
         self.parallel = distributed.parallel(network)
         self.parameters = list(network.parameters())
-        self.average = [p.detach().clone() for p in self.parameters]
-        self.optimizer = torch.optim.Adam(
-            self.parameters, lr=recipe.learning_rate, betas=recipe.betas, fused=True
-        )
+        self.optimizers = optimizers(network, recipe)
+        self.average = [p.detach().clone() for p in self.parameters]  # after Muon has scaled them
 
     def step(self, index: Tensor, step: int) -> dict[str, float]:
         images = self.images[index.to(self.device)]
-        rate = self.recipe.learning_rate_at(step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for rate, optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * self.recipe.schedule(step)
         x = scale_levels(images).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bfloat16):
             parameters = self.parallel(x)
         bits_per_dim = -observed_log_probs(parameters, images).mean() / math.log(2)
-        self.optimizer.zero_grad()
+        self.network.zero_grad()
         bits_per_dim.backward()
-        self.optimizer.step()
+        for _, optimizer in self.optimizers:
+            optimizer.step()
         decay = min(self.recipe.ema, (1 + step) / (10 + step))
         with torch.no_grad():  # or each average would remember all those before it
             torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
-        return {"bits_per_dim": bits_per_dim.item(), "learning_rate": rate}
+        return {"bits_per_dim": bits_per_dim.item(), "learning_rate": self.recipe.learning_rate * self.recipe.schedule(step)}
 
     def state_dict(self) -> dict:
         return {
             "network": self.network.state_dict(),
             "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for _, optimizer in self.optimizers],
         }
 
     def load_state_dict(self, state: dict) -> None:
         self.network.load_state_dict(state["network"])
         for own, saved in zip(self.average, state["average"], strict=True):
             own.copy_(saved)
-        self.optimizer.load_state_dict(state["optimizer"])
+        for (_, optimizer), saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
 
     def averaged_state(self) -> dict[str, Tensor]:
         """The averaged weights under the network's parameter names."""
         return dict(zip((name for name, _ in self.network.named_parameters()), self.average, strict=True))
+
+
+def optimizers(network: Network, recipe: Recipe) -> list[tuple[float, torch.optim.Optimizer]]:
+    """Those that together update a network, each with its highest learning rate."""
+    turned = network.hidden_layers() if recipe.optimizer == "muon" else []
+    directions = {layer.v for layer in turned}
+    others = [p for p in network.parameters() if p not in directions]
+    found = [(recipe.learning_rate, torch.optim.Adam(others, lr=recipe.learning_rate, betas=recipe.betas, fused=True))]
+    if turned:
+        dtype = torch.bfloat16 if recipe.bfloat16 else torch.float32
+        found.append((recipe.muon_rate, Muon(turned, lr=recipe.muon_rate, dtype=dtype)))
+    return found
 
 
 def compile_network(network: Network) -> None:
@@ -148,8 +168,10 @@ def train_density(
     blocks: int = 5,
     dropout: float = 0.0,
     batch_size: int = 16,
+    optimizer: str = "muon",
     learning_rate: float = 1e-3,
-    cooldown: float = 0.2,
+    muon_rate: float = 0.02,
+    cooldown: float = 0.6,
     start: str | Path | None = None,
     bfloat16: bool = True,
     compiled: bool = False,
@@ -171,9 +193,10 @@ def train_density(
         name: its name among the shipped densities; ``None`` for the data set's.
         filters, blocks, dropout: size of the network; ``None`` for the paper's filters. The authors train with dropout
             0.5 for hundreds of epochs; for a few epochs 0 is better.
-        cooldown: fraction of the run, at its end, over which the learning rate falls to zero.
+        optimizer: "muon", or the authors' "adam" alone; ``learning_rate`` is Adam's, ``muon_rate`` the other's.
+        cooldown: fraction of the run, at its end, over which the learning rates fall to zero.
         start: go on from the weights of this density, a name or folder for `PixelCNN.from_pretrained`, instead of drawing
-            them; it gives the size of the network too. Their images and their log are not counted.
+            them; it gives the size of the network too. The images it had seen are noted, but not among ``images``.
         compiled: see `compile_network`.
         folder: for checkpoint and log; ``None`` for one in ``runs``.
         weights: the folder to save to; ``None`` for the one among the repository's weights.
@@ -191,8 +214,9 @@ def train_density(
     folder = Path(folder) if folder else paths.RUNS / f"pixelcnn-{name}"
     steps = max(1, images // batch_size)
     model = _beginning(data_set, filters, blocks, dropout, start)
-    recipe = Recipe(steps=steps, cooldown_steps=round(cooldown * steps), learning_rate=learning_rate,
-                    bfloat16=bfloat16, seed=seed, start=fingerprint(model) if start else None)  # fmt: skip
+    recipe = Recipe(steps=steps, cooldown_steps=round(cooldown * steps), optimizer=optimizer,
+                    learning_rate=learning_rate, muon_rate=muon_rate, bfloat16=bfloat16, seed=seed,
+                    start=fingerprint(model) if start else None)  # fmt: skip
     train, test = load_images(data_set, "train").images, load_images(data_set, "test").images
     job = DensityJob(model.network, train.to(device), recipe, compiled=compiled)
     plan = loop.Plan(len(train), batch_size, steps, seed=seed, keep_step=steps - recipe.cooldown_steps)
@@ -201,12 +225,10 @@ def train_density(
         raise InterruptedError(f"stopped after {done} of {steps} steps; the same call goes on from {folder}")
     model.network.load_state_dict(job.averaged_state())
     weights = Path(weights) if weights else paths.WEIGHTS / "pixelcnn" / name
-    settings = {"data_set": data_set, "training_images": len(train), "batch_size": batch_size, **asdict(recipe),
+    settings = {"data_set": data_set, "training_images": len(train), "batch_size": batch_size, **recipe.settings(),
                 "compiled": compiled, "device": torch.device(device).type}  # fmt: skip
-    if start is None:
-        del settings["start"]
     if distributed.rank() == 0:
-        save_density(model, weights, run=folder, test=test, settings=settings, progress=progress)
+        save_density(model, weights, run=folder, test=test, settings=settings, before=_before(start), progress=progress)
     distributed.wait()
     return PixelCNN.from_pretrained(weights).to(device)
 
@@ -224,9 +246,21 @@ def _beginning(data_set: str, filters: int | None, blocks: int, dropout: float, 
     return model
 
 
-def save_density(model: PixelCNN, weights: Path, *, run: Path, test: Tensor, settings: dict,
+def _before(start: str | Path | None) -> dict:
+    """What had gone into the weights that a run starts from, as far as their folder says it."""
+    scores = (shipped_folder(start) / SCORES) if start is not None else None
+    if scores is None or not scores.is_file():
+        return {}
+    earlier = json.loads(scores.read_text())
+    return {BEFORE: earlier["images_seen"] + earlier.get(BEFORE, 0),
+            SECONDS_BEFORE: earlier["training_seconds"] + earlier.get(SECONDS_BEFORE, 0)}  # fmt: skip
+
+
+def save_density(model: PixelCNN, weights: Path, *, run: Path, test: Tensor, settings: dict, before: dict | None = None,
                  progress: bool = False) -> None:
     """Write the density to ``weights`` in float16, with the run's log, its score on the ``test`` images and a model card.
+
+    ``before``: what the scores say, beside this run's, of the runs that its weights had come from.
 
     Raises:
         ValueError: the weights do not fit into float16.
@@ -249,6 +283,7 @@ def save_density(model: PixelCNN, weights: Path, *, run: Path, test: Tensor, set
         "images_seen": state["step"] * settings["batch_size"],
         "training_seconds": round(state["seconds"], 1),
         "fingerprint": fingerprint(model),
+        **(before or {}),
         "settings": settings,
     }
     (weights / SCORES).write_text(json.dumps(scores, indent=2) + "\n")

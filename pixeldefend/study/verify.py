@@ -39,11 +39,13 @@ class Disagreement(RuntimeError):
 class Verified:
     """What was checked.
 
-    ``records`` records, ``images`` images in all, of which ``differing`` disagreed, too few of one record to refuse it;
-    ``stale``: records with another configuration, not checked; ``unchecked``: records for which no time was left;
-    ``measurements``: files that are no grid cells. ``seed`` repeats the choice of images; it took ``seconds``.
+    ``records`` records of a ``profile``, ``images`` images in all, of which ``differing`` disagreed, too few of one
+    record to refuse it; ``stale``: records with another configuration, not checked; ``unchecked``: records for which no
+    time was left; ``measurements``: files that are no grid cells. ``seed`` repeats the choice of images. It took
+    ``seconds``.
     """
 
+    profile: str
     records: int
     images: int
     differing: int
@@ -55,9 +57,9 @@ class Verified:
 
     def __str__(self) -> str:
         if not self.records:
-            return "no stored record was checked"
-        text = (f"{self.images} randomly chosen images of {self.records} stored records were computed again and agree "
-                f"(seed {self.seed}, {self.seconds:.0f} s)")  # fmt: skip
+            return f"no stored record of profile {self.profile} was checked"
+        text = (f"{self.images} randomly chosen images of {self.records} stored records of profile {self.profile} were "
+                f"computed again and agree (seed {self.seed}, {self.seconds:.0f} s)")  # fmt: skip
         if self.differing:
             text += f", but for {self.differing} that rounding may have changed"
         if self.unchecked:
@@ -158,7 +160,7 @@ def verify(folder: Path, profile: str, *, seed: int | None = None, seconds: floa
         late = time.perf_counter() - started > seconds
         counts += Counter(unchecked=len(job.conditions)) if late else _check(job, records, choice)
     found = {field.name: counts[field.name] for field in fields(Verified) if field.type is int}
-    return Verified(**found | {"seed": seed, "seconds": time.perf_counter() - started})
+    return Verified(**found | {"profile": profile, "seed": seed, "seconds": time.perf_counter() - started})
 
 
 def is_current(lab: Lab, condition: Condition, record: Record) -> bool:

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...classifiers.store import classifier_name
-from ...classifiers.training import BEFORE
 from ...pixelcnn.card import CARD, SAMPLES, SOURCES
-from ...weights import CONFIG, SCORES
+from ...weights import BEFORE, CONFIG, SCORES
 from ..provenance import Weights
 from ..tables import wilson_interval
 
@@ -62,7 +61,8 @@ def _densities(cards: list[Path], fingerprints: dict[tuple[str, str], str]) -> l
         fingerprint = fingerprints.get(("density", folder.name), scores["fingerprint"])
         title = SOURCES[scores["settings"]["data_set"]].title
         rows.append((f"{{doc}}`{folder.name} <{FOLDER}/{folder.name}>`", title, f"{scores['test_bits_per_dim']:.3f}",
-                     f"{scores['test_images']:,}", f"{scores['images_seen']:,}", f"`{fingerprint}`"))  # fmt: skip
+                     f"{scores['test_images']:,}", f"{scores['images_seen'] + scores.get(BEFORE, 0):,}",
+                     f"`{fingerprint}`"))  # fmt: skip
     head = ("model card", "data set", "bits per dimension, test", "test images", "training images seen", "fingerprint")
     return _table("The densities: PixelCNNs.", "tbl-densities", head, rows)
 

@@ -11,10 +11,9 @@ from torch import Tensor
 from ... import paths
 from ...classifiers import saved_classifiers
 from ...classifiers.store import SIZES, build_classifier, classifier_name
-from ...classifiers.training import BEFORE
 from ...images import DATA_SETS, HELD_OUT, Images
 from ...pixelcnn import PixelCNN, shipped_densities
-from ...weights import CONFIG, LOG, SCORES
+from ...weights import BEFORE, CONFIG, LOG, SCORES, SECONDS_BEFORE
 from ..available import TITLES
 from ..claims.judging import printed
 from ..claims.likelihood import PAPER_BITS
@@ -39,12 +38,33 @@ class Density:
     log: list[dict]
 
     @property
+    def before(self) -> int:
+        """Images that the weights had seen in earlier runs."""
+        return self.scores.get(BEFORE, 0)
+
+    @property
+    def images(self) -> int:
+        return self.before + self.scores["images_seen"]
+
+    @property
     def epochs(self) -> float:
-        return self.scores["images_seen"] / self.scores["settings"]["training_images"]
+        return self.images / self.scores["settings"]["training_images"]
+
+    @property
+    def hours(self) -> float:
+        return (self.scores["training_seconds"] + self.scores.get(SECONDS_BEFORE, 0)) / 3600
+
+    @property
+    def history(self) -> str:
+        """How it came about, as the end of a sentence on its training."""
+        optimizer = "Muon and Adam" if self.scores["settings"].get("optimizer") == "muon" else "Adam"
+        if not self.before:
+            return f"in one run, with {optimizer}"
+        return f"the first {self.before:,} of them in an earlier run, the others with {optimizer}"
 
     @property
     def quarters(self) -> list[float]:
-        """Mean bits per dimension of the training images met in each quarter of the run, by images."""
+        """Mean bits per dimension of the training images met in each quarter of the last run, by images."""
         seen = [entry["images"] / self.log[-1]["images"] for entry in self.log]
         bits = [[e["bits_per_dim"] for e, s in zip(self.log, seen, strict=True) if q < 4 * s <= q + 1] for q in range(4)]
         return [sum(values) / len(values) if values else float("nan") for values in bits]
@@ -73,7 +93,7 @@ def density_table(found: Sequence[Density]) -> str:
         scores = of.scores
         mean, half = scores["test_bits_per_dim"], 1.96 * scores["test_bits_per_dim_std"] / scores["test_images"] ** 0.5
         cells = [f"{TITLES[of.data_set]} (`{of.name}`)", of.filters, of.blocks, f"{of.parameters:,}",
-                 f"{scores['images_seen']:,}", f"{of.epochs:.1f}", f"{scores['training_seconds'] / 3600:.1f}",
+                 f"{of.images:,}", f"{of.epochs:.1f}", f"{of.hours:.1f}",
                  f"**{mean:.3f}**<br>[{mean - half:.3f},&nbsp;{mean + half:.3f}]", f"{scores['test_images']:,}",
                  PAPER_BITS[of.data_set]]  # fmt: skip
         lines.append("| " + " | ".join(map(str, cells)) + " |")
@@ -84,7 +104,7 @@ def curves(found: Sequence[Density]) -> Figure:
     """Bits per dimension of the training images as they were first met, a panel for each density, with the test mean."""
     figure = Figure(figsize=(4.2 * len(found), 3.2), layout="constrained")
     for axes, of in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
-        seen = [entry["images"] / 1000 for entry in of.log]
+        seen = [(of.before + entry["images"]) / 1000 for entry in of.log]
         axes.plot(seen, [entry["bits_per_dim"] for entry in of.log], ".", color="#0072B2", markersize=4)
         test, paper = of.scores["test_bits_per_dim"], PAPER_BITS[of.data_set]
         axes.axhline(test, color="#D55E00", linestyle="--", label="test images, averaged weights")
