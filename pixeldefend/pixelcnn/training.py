@@ -227,8 +227,7 @@ def train_density(
     weights = Path(weights) if weights else paths.WEIGHTS / "pixelcnn" / name
     settings = {"data_set": data_set, "training_images": len(train), "batch_size": batch_size, **recipe.settings(),
                 "compiled": compiled, "device": torch.device(device).type}  # fmt: skip
-    if distributed.rank() == 0:
-        save_density(model, weights, run=folder, test=test, settings=settings, before=_before(start), progress=progress)
+    save_density(model, weights, run=folder, test=test, settings=settings, before=_before(start), progress=progress)
     distributed.wait()
     return PixelCNN.from_pretrained(weights).to(device)
 
@@ -260,19 +259,26 @@ def save_density(model: PixelCNN, weights: Path, *, run: Path, test: Tensor, set
                  progress: bool = False) -> None:
     """Write the density to ``weights`` in float16, with the run's log, its score on the ``test`` images and a model card.
 
-    ``before``: what the scores say, beside this run's, of the runs that its weights had come from.
+    Under torchrun every process calls it: each scores a part of the images, and rank 0 writes. ``before``: what the scores
+    say, beside this run's, of the runs that its weights had come from.
 
     Raises:
         ValueError: the weights do not fit into float16.
     """
-    weights.mkdir(parents=True, exist_ok=True)
     half = copy.deepcopy(model).half()
     if not all(value.isfinite().all() for value in half.state_dict().values()):
         raise ValueError("the weights do not fit into float16: the training has diverged")
-    half.save_pretrained(weights)
-    shutil.copyfile(run / loop.LOG, weights / LOG)
+    first = distributed.rank() == 0
+    if first:
+        weights.mkdir(parents=True, exist_ok=True)
+        half.save_pretrained(weights)
+        shutil.copyfile(run / loop.LOG, weights / LOG)
+    distributed.wait()
     model = PixelCNN.from_pretrained(weights).to(model.device)
-    bits = model.bits_per_dim(test, progress=progress)
+    part = test.tensor_split(distributed.world_size())[distributed.rank()]
+    bits = torch.cat(distributed.gather(model.bits_per_dim(part, progress=progress and first).cpu()))
+    if not first:
+        return
     state = loop.load_checkpoint(run / loop.CHECKPOINT)
     scores = {
         "test_images": len(test),
