@@ -82,7 +82,7 @@ def test_the_learning_rate_is_about_the_angle_of_a_step():
     made = [ShiftedConv(40, 40, (2, 3))]
     nn.init.normal_(made[0].v, generator=torch.Generator().manual_seed(3))
     muon = optimizer(made, lr=0.02)
-    before = rows(made[0], made[0].v)
+    before = rows(made[0], made[0].v).clone()
     give_gradients(made, 4)
     muon.step()
     cosines = (before * rows(made[0], made[0].v)).sum(1).clamp(max=1)
