@@ -325,7 +325,7 @@ def test_a_finished_run_is_saved_scored_and_loads_again(data, tmp_path, monkeypa
     assert scores["test_images"] == 6 and scores["images_seen"] == 24
     assert scores["test_bits_per_dim"] == pytest.approx(bits.mean().item(), abs=2e-4)
     assert scores["fingerprint"] == fingerprint(loaded)
-    assert scores["settings"]["batch_size"] == 4 and scores["settings"]["cooldown_steps"] == 1
+    assert scores["settings"]["batch_size"] == 4 and scores["settings"]["cooldown_steps"] == 4
     assert scores["settings"]["compiled"] is False and scores["settings"]["device"] == "cpu"
     assert (tmp_path / "run-weights" / training.LOG).read_text() == (tmp_path / "run" / loop.LOG).read_text()
     assert scores["probes"] and (tmp_path / "run-weights" / card.SAMPLES).is_file()
