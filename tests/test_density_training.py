@@ -359,7 +359,7 @@ def test_a_run_can_start_from_another_density_s_weights(data, tmp_path, monkeypa
         begun.append({name: value.clone() for name, value in network.state_dict().items()})
 
     monkeypatch.setattr(DensityJob, "__init__", watched)
-    second = train(tmp_path, "second", start=tmp_path / "first-weights", filters=99)
+    second = train(tmp_path, "second", start=tmp_path / "first-weights", filters=99, optimizer="adam")
     assert all(torch.equal(value, first.network.state_dict()[name]) for name, value in begun[0].items())
     assert fingerprint(second) != fingerprint(first) and second.network.config == first.network.config
     scores = json.loads((tmp_path / "second-weights" / training.SCORES).read_text())
