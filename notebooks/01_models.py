@@ -98,7 +98,7 @@ figures.gallery(
 # The density of Fashion-MNIST has the size that the paper and the authors' code give it. It has seen {glue:text}`density_images:d`
 # training images, {glue:text}`density_history`: {glue:text}`density_epochs:.1f` epochs, which
 # took {glue:text}`density_hours:.1f` hours on two processor cores. The authors train with Adam, and their code is prepared for thousands of epochs
-# on GPUs; Muon {cite:p}`jordan2024muon` is an optimiser that gets further in a few. Over {glue:text}`density_test_images:d` test images its mean is {glue:text}`density_bits:.3f` bits per dimension, where
+# on GPUs; Muon {cite:p}`jordan2024muon` is meant to need fewer. Over {glue:text}`density_test_images:d` test images its mean is {glue:text}`density_bits:.3f` bits per dimension, where
 # the paper has 2.7, and images differ a good deal (standard deviation {glue:text}`density_std:.2f`).
 # {numref}`fig-curve` shows its training: {glue:text}`density_third_quarter:.2f` bits per dimension on average in the third quarter of the
 # last run, {glue:text}`density_last_quarter:.2f` in the last, over which the learning rate falls to zero. How much a longer run would add, and how

@@ -82,9 +82,9 @@ for (name, split), found in calibrations.items():
     glue("{}chance_{}".format(*of), found.chance, display=False)
     glue("{}alarms_{}".format(*of), 100 * found.flagged / found.images, display=False)
     glue("{}bpd_{}".format(*of), found.reference_mean, display=False)
+epochs = {of.name: of.epochs for of in densities()}
 for name, lab in labs.items():
-    density = next(of for of in densities() if of.name == lab.density_name)
-    glue(f"{PREFIXES[name]}epochs", density.epochs, display=False)
+    glue(f"{PREFIXES[name]}epochs", epochs[lab.density_name], display=False)
     glue(f"{PREFIXES[name]}n_images", len(records[name, FIGURE_EPS]["clean"]), display=False)
     n_dear = len(records[name, FIGURE_EPS]["deepfool"])
     glue(f"{PREFIXES[name]}n_dear", n_dear, display=False)

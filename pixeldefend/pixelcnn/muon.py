@@ -1,7 +1,8 @@
 """Muon (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks") for weight-normalised layers.
 
-Neither the paper nor the authors' code has it: they train with Adam for hundreds of epochs. A run of minutes or hours gets
-several times as far with it, as the model cards show.
+Neither the paper nor the authors' code has it: they train with Adam, for many epochs. Tried on the Fashion-MNIST network
+from scratch, 6,400 images in batches of 16, it left 2.92 to 2.93 bits per dimension (rates 0.015 and 0.03) on 500 held-out
+images where Adam alone left 3.18.
 
 Muon replaces the averaged gradient of a matrix by the nearest matrix whose singular values are all one, so that each
 direction in it is learnt at the same pace. A layer's effective weight is ``g V / |V|``; here V takes Muon's step and its

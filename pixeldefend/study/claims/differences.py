@@ -121,7 +121,7 @@ DIFFERENCES = (
     Difference("length of the density's training", "not stated", "at most 5,000 epochs, no criterion",
                "what two processor cores allowed: see the model cards"),
     Difference("optimiser of the density", "not stated", "Adam, learning rate 0.001",
-               "Adam, and for Fashion-MNIST also Muon, which gets further in a few epochs: see the model cards"),
+               "Adam, in a short run with Muon beside it: see the model cards"),
     Difference("dropout of the density", "not stated", "0.5", "none: the training is too short to overfit"),
     Difference("depth of the ResNet", "62 layers, 10 units a stage", "32 layers, 5 units a stage", "the paper"),
     Difference("VGG", "table: 4 blocks, 10 convolutions from 16 maps; text: 16 layers",
