@@ -117,8 +117,8 @@ detection_figures.likelihood_panels({name: bits_of(records) for name, records in
 # the clean ones ({glue:text}`bpd_carlini_wagner_8:.2f`, and {glue:text}`bpd_same_images:.2f` for the same images, clean); DeepFool's lie with those of the
 # large perturbations ({glue:text}`bpd_deepfool_8:.2f`). {doc}`04_detection` comes back to both.
 #
-# On Fashion-MNIST BIM is the most conspicuous of RAND, FGSM and BIM, not the least.
-# What happens to the black pixels goes along with that order: of the pixels that are black in the clean images,
+# On Fashion-MNIST BIM is not the least conspicuous of RAND, FGSM and BIM: it costs about as many bits as FGSM.
+# What happens to the black pixels may be why: of the pixels that are black in the clean images,
 # {glue:text}`still_rand:.0f` % are still black after RAND and {glue:text}`still_fgsm:.0f` % after FGSM (noise and FGSM's steps
 # that would lead below 0 are clipped), but only {glue:text}`still_bim:.0f` % after BIM, which takes
 # many steps, each from where the last one ended, and {glue:text}`still_deepfool:.0f` % after DeepFool. After CW it is

@@ -154,7 +154,8 @@ glue("forms_table", Markdown("\n".join(rows)), display=False)
 # {glue:text}`single_after:.4f` bits per dimension after float32, {glue:text}`half_after:.4f` after bfloat16, both scored in float32. On CIFAR-10 it
 # makes {glue:text}`cifar10_half_sub_pixels:.1f` % of the choices differently, by {glue:text}`cifar10_half_levels:.1f` levels, and the
 # purified images have {glue:text}`cifar10_single_after:.3f` and {glue:text}`cifar10_half_after:.3f` bits. Nor is it faster for every
-# batch ({numref}`tab-cost`). Records of this book are computed in float32.
+# batch ({numref}`tab-cost`). A record of this book says in which of the two its
+# images were scored and purified.
 #
 # ## On a GPU
 #

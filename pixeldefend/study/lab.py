@@ -60,7 +60,7 @@ class Lab:
         profile: "smoke", "laptop" or "paper": see `conditions.PROFILES`.
         precision: of the density's network when images are scored and purified, "float32" or "bfloat16", and of the
             records that are loaded. By default float32, and records of either are loaded: bfloat16 changes the mean by
-            less than 0.001 bits per dimension, and processors without it need several times as long.
+            about 0.001 bits per dimension, and processors without it need several times as long.
         recompute: load nothing from before now. By default nothing from before the time that ``PIXELDEFEND_RECOMPUTE``
             gives (in seconds since 1970; a build sets it), so that each is computed once for all notebooks of a build.
         records: where records lie; by default ``data/records/<profile>``, and a git-ignored cache for "smoke".
