@@ -111,7 +111,7 @@ figures.gallery(
 # {glue:text}`cifar10_third_quarter:.2f` bits in the third quarter of the run, {glue:text}`cifar10_last_quarter:.2f` in the last.
 # Whatever the chapters find in detecting and purifying CIFAR-10, they find it with this density.
 
-# %% mystnb={"figure": {"name": "fig-curve", "caption": "Training curves of the shipped densities: bits per dimension of the training images as they were first met. Each dot is the mean over the images since the one before. The learning rate falls to zero over the last part of a run."}, "image": {"alt": "Falling curves of bits per dimension against training images seen, with lines for the test images here and in the paper.", "width": "720px"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-curve", "caption": "Training curves of the shipped densities: bits per dimension of the training images of the last run, before each was learnt from. Each dot is the mean over the images since the one before. The learning rate falls to zero over the last part of a run."}, "image": {"alt": "Falling curves of bits per dimension against training images seen, with lines for the test images here and in the paper.", "width": "720px"}} tags=["hide-input"]
 trained.curves(densities)
 
 # %% [markdown]
