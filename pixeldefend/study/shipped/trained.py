@@ -101,7 +101,7 @@ def density_table(found: Sequence[Density]) -> str:
 
 
 def curves(found: Sequence[Density]) -> Figure:
-    """Bits per dimension of the last run's training images before each was learnt from, a panel for each density, with the test mean."""
+    """Bits per dimension of the last run's training images, before each was learnt from, and of the test images."""
     figure = Figure(figsize=(4.2 * len(found), 3.2), layout="constrained")
     for axes, of in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
         seen = [(of.before + entry["images"]) / 1000 for entry in of.log]
