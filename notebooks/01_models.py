@@ -33,7 +33,7 @@ glue("cifar10_test", copy["test_images"], display=False)
 glue("classifiers", Markdown(trained.classifier_table()), display=False)
 for network in architecture.TABLES:
     glue(network, Markdown(architecture.architecture_table(network)), display=False)
-for of in densities:
+for of in (of for of in densities if of.name == labs[of.data_set].density_name):
     prefix = "density" if of.data_set == "fashion-mnist" else of.data_set
     glue(f"{prefix}_epochs", of.epochs, display=False)
     glue(f"{prefix}_hours", of.hours, display=False)

@@ -82,7 +82,7 @@ perturbations.one_image(lab, ALL_ATTACKS)
 # never helps the defender, an iterated attack beats a single step, and with unlimited room nothing is left.
 
 # %% mystnb={"figure": {"name": "fig-strength", "caption": "Accuracy of the undefended ResNet against {math}`\\epsilon`; the dashed line is chance."}, "image": {"alt": "Three falling curves: BIM lowest, then FGSM, RAND high until large epsilon.", "width": "520px"}} tags=["hide-input"]
-count = 5 * lab.profile.gallery
+count = 10 * lab.profile.gallery
 images, labels = lab.test.images[:count], lab.test.labels[:count]
 radii = (1, 2, 4, 8, 16, 32, 64, 128)
 left = {}
@@ -98,7 +98,7 @@ ax.set(xlabel="eps (colour levels)", ylabel="accuracy (%)", ylim=(0, 100))
 ax.set_xscale("log", base=2, subs=[])
 ax.set_xticks(radii, [str(r) for r in radii])
 ax.legend()
-glue("n_strength", count, display=False)
+glue("n_strength", len(images), display=False)
 glue("bim_at_128", left["bim"][-1], display=False)
 glue("fgsm_at_8", left["fgsm"][radii.index(8)], display=False)
 glue("bim_at_8", left["bim"][radii.index(8)], display=False)

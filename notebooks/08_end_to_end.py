@@ -123,9 +123,10 @@ endtoend_figures.chain_panels(through)
 # {glue:text}`cifar10_zero_warm:.0f` % of the sub-pixels have none, {glue:text}`cifar10_sign_warm:.0f` % of the others have the sign that
 # it had behind purification, and what comes out is larger than what went in by many
 # orders of magnitude ({numref}`tbl-flow`). A product of many factors can go either way; why it goes the other way here was
-# not tested. The sign of such a gradient can be followed: on the one patch that was attacked the loss of the real defence rose from
-# {glue:text}`cifar10_loss_before:.2f` to {glue:text}`cifar10_bim_loss:.2f` nats. But {glue:text}`cifar10_right_before:d` of
-# {glue:text}`cifar10_n_bim:d` patches were right before the attack, so that its success cannot be counted in classes.
+# not tested. The sign of such a gradient can be followed all the same. As a part of an image need not show what the whole does, a
+# patch counts as right as long as the ResNet sees the class in it that it saw before the attack, both times after
+# purification: of {glue:text}`cifar10_n_bim:d` patches {glue:text}`cifar10_bim_right:d` stay right, and their mean loss
+# goes from {glue:text}`cifar10_loss_before:.2f` to {glue:text}`cifar10_bim_loss:.2f` nats.
 #
 # {numref}`tbl-through` follows the attack to its end: BIM with $\epsilon =$ {glue:text}`bim_eps:d`,
 # {glue:text}`bim_steps:d` steps, through the purification softened with $T =$ {glue:text}`warm:.1f`, judged by the real one.
@@ -135,7 +136,7 @@ endtoend_figures.chain_panels(through)
 # images decide nothing between the two attacks. But softened, this one does not stand still, and with more images and more
 # temperatures it might do better than the authors'; that was not tried, because of its cost.
 #
-# :::{table} The classifier behind greedy purification, on images attacked by BIM through softened purification and, on whole images, by the attack of the next section: how many images it gets right, and the mean cross-entropy in nats (higher is better for the attacker).
+# :::{table} The classifier behind greedy purification, on images attacked by BIM through softened purification and, on whole images, by the attack of the next section: how many images it gets right (of parts of images: sees as it did before), and the mean cross-entropy in nats (higher is better for the attacker).
 # :name: tbl-through
 #
 # ```{glue:md} through

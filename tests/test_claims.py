@@ -232,6 +232,14 @@ def test_the_end_to_end_attack_fails_where_gradients_vanish(monkeypatch, change,
     assert judge(search.CLAIMS[1], Paper("fashion-mnist")).verdict == verdict
 
 
+def test_an_image_that_is_wrong_anyway_cannot_be_fooled(monkeypatch):
+    result = {"labels": [1], "clean": {"predictions": [0]}, "flow": [{"temperature": 1e-6, "zero_share": [1.0]}],
+              "bim": {"predictions": [0], "largest_change": [8]}}  # fmt: skip
+    monkeypatch.setattr(search, "through_purification", lambda lab, sizes: result)
+    found = judge(search.CLAIMS[1], Paper("cifar10"))
+    assert list(found.lacking) == ["newly misclassified"]
+
+
 @pytest.mark.parametrize(("left", "verdict"), [(90, "holds"), (80, "holds"), (79, "does not hold"), (10, "does not hold")])
 def test_an_attack_that_knows_of_purification_decides_whether_such_images_are_hard_to_find(monkeypatch, left, verdict):
     outcome = {"bim": {"predictions": [0] * 85 + [1] * 15}, "bpda": {"predictions": [0] * left + [1] * (100 - left)}}

@@ -1,5 +1,6 @@
 """Attacks on classifier and purification together: what is measured, how it is counted, and that a lab measures it once."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -107,7 +108,7 @@ def test_clean_images_and_the_unaware_attack_are_measured_too(lab, around):
 
 
 def test_the_flow_is_that_of_the_images_middle(lab, through):
-    images, labels, net = lab.test.images[:3, :, 2:6, 2:6], lab.test.labels[:3], lab.classifier()
+    images, labels, net = lab.test.images[:3, :, 2:6, 2:6], torch.tensor(through["labels"]), lab.classifier()
     greedy = PixelDefend(lab.density, eps_defend=32)(images)
     assert [row["temperature"] for row in through["flow"]] == list(TEMPERATURES)
     for row in through["flow"][:2]:
@@ -125,11 +126,19 @@ def test_the_flow_is_that_of_the_images_middle(lab, through):
 
 
 def test_bim_goes_through_the_relaxation_and_is_judged_by_greedy_purification(lab, through):
-    images, labels, net = lab.test.images[:2, :, 2:6, 2:6], lab.test.labels[:2], lab.classifier()
+    images, labels, net = lab.test.images[:2, :, 2:6, 2:6], torch.tensor(through["labels"][:2]), lab.classifier()
     relaxed = UnrolledPurification(lab.density, eps_defend=32, temperature=endtoend.BIM_TEMPERATURE)
     attacked = bim(nn.Sequential(relaxed, net).eval(), images, labels, eps=endtoend.BIM_EPS)
     assert through["bim"]["predictions"] == predict(net, PixelDefend(lab.density, eps_defend=32)(attacked)).tolist()
     assert through["bim"]["largest_change"] == (attacked.int() - images.int()).abs().amax((1, 2, 3)).tolist()
+
+
+def test_a_part_of_an_image_has_the_class_that_the_defence_sees_and_an_image_its_own(lab, through):
+    assert through["labels"] == through["clean"]["predictions"]
+    assert through["labels"] != lab.test.labels[:3].tolist(), "the toy classifier sees something else in the middle"
+    fresh = SimpleNamespace(**vars(lab) | {"measurement": lambda name, config, measure: measure()})
+    whole = endtoend.through_purification(fresh, replace(SMALL, flow_images=1, bim_images=1, side=None))
+    assert whole["labels"] == lab.test.labels[:1].tolist() != whole["clean"]["predictions"]
 
 
 def test_images_without_a_gradient_are_those_that_bim_returns_unchanged(lab):

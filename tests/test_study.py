@@ -288,9 +288,9 @@ def test_a_lab_without_a_density_measures_what_needs_none(toy_lab, searches):
     here = toy_lab("cifar10")
     found = here.record(Condition("cifar10", "deepfool", 8))
     assert not here.has_density and found.bits_per_dim == [] and "density" not in found.config
-    with pytest.raises(ValueError, match="no density 'cifar10'"):
+    with pytest.raises(ValueError, match="no density 'cifar10-small'"):
         here.record(here.pixeldefend("fgsm", 8))
-    with pytest.raises(ValueError, match="no density 'cifar10'"):
+    with pytest.raises(ValueError, match="no density 'cifar10-small'"):
         here.detector("held-out")
     with pytest.raises(ValueError, match="for cifar10, the condition for fashion-mnist"):
         here.record(Condition("fashion-mnist"))
@@ -353,10 +353,13 @@ def test_a_measurement_edited_by_hand_is_refused(toy_lab):
         toy_lab().measurement("counts", {}, lambda: {"n": 1})
 
 
-def test_the_best_shipped_density_is_taken(toy_lab, monkeypatch):
+def test_a_cpu_gets_the_small_density_and_the_paper_profile_the_best(toy_lab, monkeypatch):
     monkeypatch.setattr(lab, "shipped_densities", lambda: ["cifar10-small"])
     assert (toy_lab("cifar10").density_name, toy_lab("cifar10").has_density) == ("cifar10-small", True)
     monkeypatch.setattr(lab, "shipped_densities", lambda: ["cifar10", "cifar10-small"])
+    names = {profile: Lab("cifar10", profile).density_name for profile in ("smoke", "laptop", "paper")}
+    assert names == {"smoke": "cifar10-small", "laptop": "cifar10-small", "paper": "cifar10"}
+    monkeypatch.setattr(lab, "shipped_densities", lambda: ["cifar10"])
     assert toy_lab("cifar10").density_name == "cifar10"
     monkeypatch.setattr(lab, "shipped_densities", lambda: [])
     assert not toy_lab("cifar10").has_density

@@ -17,7 +17,7 @@ from .options import add_run_options
 
 def bench_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("data_set", choices=DATA_SETS, help="whose test images are used")
-    parser.add_argument("--density", help="a shipped density or a folder (default: the data set's best)")
+    parser.add_argument("--density", help="a shipped density or a folder (default: the data set's, the smaller of two)")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64, 256, 1000], metavar="N",
                         help="images purified in one call")  # fmt: skip
     parser.add_argument("--naive", type=int, default=2, metavar="N", help="images that the naive algorithm purifies")

@@ -155,7 +155,7 @@ def _image_arguments(parser: ArgumentParser) -> None:
 
 
 def _density_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--density", help="a shipped density or a folder (default: the data set's best)")
+    parser.add_argument("--density", help="a shipped density or a folder (default: the data set's, the smaller of two)")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the network's arithmetic")
 
 

@@ -12,7 +12,7 @@ from ..checks import check_choice
 EPS_ATTACK = {"fashion-mnist": (8, 25), "cifar10": (2, 8, 16)}
 EPS_DEFEND = {"fashion-mnist": 32, "cifar10": 16}
 SQUEEZE_LEVELS = {"fashion-mnist": 8, "cifar10": 32}  # appendix B
-DENSITIES = {"fashion-mnist": ("fashion-mnist",), "cifar10": ("cifar10", "cifar10-small")}  # the best first
+DENSITIES = {"fashion-mnist": ("fashion-mnist",), "cifar10": ("cifar10", "cifar10-small")}  # the best, and largest, first
 PAPER_TABLE = {"fashion-mnist": "table_1", "cifar10": "table_2"}
 ATTACKS = ("rand", "fgsm", "bim", "deepfool", "carlini_wagner")  # in the order of the paper's columns
 TUNED = "carlini_wagner_tuned"  # our own column: the last attack with setting="tuned"
@@ -62,6 +62,11 @@ SMALLER = {("laptop", "cifar10"): Profile(images=300, dear_images=100, gallery=1
 def profile_of(name: str, data_set: str) -> Profile:
     """How much of the study is run on a data set in one of the `PROFILES`."""
     return SMALLER.get((name, data_set), PROFILES[name])
+
+
+def densities_of(profile: str, data_set: str) -> Sequence[str]:
+    """The densities that a profile would work with, first choice first: "paper" with the best, others what a CPU can run."""
+    return DENSITIES[data_set] if profile == "paper" else DENSITIES[data_set][::-1]
 
 
 @dataclass(frozen=True)

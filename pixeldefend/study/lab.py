@@ -26,7 +26,6 @@ from .conditions import (
     ADAPTIVE,
     ALL_ATTACKS,
     DEAR,
-    DENSITIES,
     EPS_ATTACK,
     EPS_DEFEND,
     PROFILES,
@@ -40,6 +39,7 @@ from .conditions import (
     Condition,
     Row,
     attacks_with_eps,
+    densities_of,
     profile_of,
 )
 from .records import Record, keep_tensor, kept_tensor, load_record, tensor_digest
@@ -64,8 +64,8 @@ class Lab:
         recompute: load nothing from before now. By default nothing from before the time that ``PIXELDEFEND_RECOMPUTE``
             gives (in seconds since 1970; a build sets it), so that each is computed once for all notebooks of a build.
         records: where records lie; by default ``data/records/<profile>``, and a git-ignored cache for "smoke".
-        density: a name or folder for `PixelCNN.from_pretrained`; by default the first of `conditions.DENSITIES` that is
-            shipped. Where there is none, records hold no bits per dimension, and what needs the density raises
+        density: a name or folder for `PixelCNN.from_pretrained`; by default the first of `conditions.densities_of`
+            that is shipped. Where there is none, records hold no bits per dimension, and what needs the density raises
             ``ValueError``.
     """
 
@@ -86,9 +86,10 @@ class Lab:
         self.reference_folder = paths.RECORDS / "reference"
         self.cache = paths.ROOT / "cache" / "attacked" / profile
         self.device, self.progress = device, progress
-        shipped = [name for name in DENSITIES[data_set] if name in shipped_densities()]
+        wanted = densities_of(profile, data_set)
+        shipped = [name for name in wanted if name in shipped_densities()]
         self.has_density = bool(density or shipped)
-        self.density_name = density or (shipped or DENSITIES[data_set])[0]
+        self.density_name = density or (shipped or wanted)[0]
         self._classifiers: dict[tuple[str, str], nn.Module] = {}
         self._attacked: dict[tuple, Tensor] = {}
 
@@ -335,14 +336,15 @@ class Lab:
         For results that are no `Record`: they stand for more, or other, than one cell of a table.
 
         Args:
-            name: of the file, after the data set's name.
+            name: of the file, after the data set's name, or the density's with ``reference``.
             config: all that decides the results, as plain values; fingerprints of the weights belong into it.
             measure: gives plain values: numbers, strings, lists and dictionaries with strings as keys.
             reference: keep it beside the reference likelihoods, for every profile; like them it is never measured again
                 when it exists and matches, because it needs the training images.
         """
-        store, folder = (self.lasting, self.reference_folder) if reference else (self.store, self.records)
-        return store.measurement(folder / f"{self.data_set}-{name}.json", config, measure)
+        if reference:
+            return self.lasting.measurement(self.reference_folder / f"{self.density_name}-{name}.json", config, measure)
+        return self.store.measurement(self.records / f"{self.data_set}-{name}.json", config, measure)
 
 
 def _parts(condition: Condition) -> tuple[Condition, Condition]:

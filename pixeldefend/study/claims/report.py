@@ -8,6 +8,7 @@ from ... import paths
 from ...classifiers import saved_classifiers
 from ...classifiers.store import SIZES as NETWORK_SIZES
 from ...classifiers.store import build_classifier, classifier_name
+from ...pixelcnn import shipped_densities
 from ...weights import SCORES
 from .. import adaptive
 from ..available import TITLES
@@ -106,8 +107,9 @@ def _lacking(lab: Lab) -> list[tuple[str, str]]:
     if not lab.has_density:
         found.append(("everything that needs the density", f"none is shipped ({' or '.join(DENSITIES[lab.data_set])})"))
     elif lab.density_name != DENSITIES[lab.data_set][0]:
-        found.append(("a density of the paper's size", f"{DENSITIES[lab.data_set][0]} was not trained, which takes a GPU; "
-                      f"{lab.density_name} stands in for it"))  # fmt: skip
+        best = DENSITIES[lab.data_set][0]
+        why = f"{best} takes a GPU to run" if best in shipped_densities() else f"{best} was not trained, which takes a GPU"
+        found.append(("a density of the paper's size", f"{why}; {lab.density_name} stands in for it"))
     for row in UPPER_ROWS:
         name = classifier_name(lab.data_set, row.network, row.training)
         if row.defence == "none" and name not in saved_classifiers():

@@ -12,7 +12,7 @@ from ..endtoend.attacks import around_purification, sizes_of, through_purificati
 from ..endtoend.tables import fooled_by_one, right, standing_still
 from ..lab import Lab
 from ..purification.optimisation import SEARCHES, Comparison, measured
-from .judging import Claim, Comparisons, Outcome, cifar10_only, most, scored, share
+from .judging import Claim, Comparisons, NotRun, Outcome, cifar10_only, most, scored, share
 
 NORMAL = UPPER_ROWS[0]
 CHANCE = 0.05  # of a test that two attacks leave the same accuracy: not less than this counts as no difference
@@ -50,9 +50,12 @@ def _unrolled(lab: Lab) -> Comparisons:
 
     def not_fooled() -> Outcome:
         result = found()
-        before, after = right(result["clean"], result["labels"]), right(result["bim"], result["labels"])
-        count = len(after)
-        fooled = int((before[:count] & ~after).sum())
+        after = right(result["bim"], result["labels"])
+        before = right(result["clean"], result["labels"])[: len(after)]
+        count = int(before.sum())
+        if not count:
+            raise NotRun(f"an image that is right after purification, among {len(after)}")
+        fooled = int((before & ~after).sum())
         return Outcome(not fooled, f"{share(fooled, count)} fooled", count)
 
     return {"gradients": vanished, "images left unchanged": unchanged, "newly misclassified": not_fooled}

@@ -36,7 +36,8 @@ class Sizes:
 
     ``images`` are attacked by BPDA, in at most ``steps`` steps. The gradients of the unrolled purification are computed for
     ``flow_images`` and BIM follows them for the first ``bim_images`` of those. ``side``: those images are cut down to so
-    many pixels in the middle, a multiple of 4 (``None``: whole images).
+    many pixels in the middle, a multiple of 4 (``None``: whole images). A part need not show what the label names: its
+    label is the class that the classifier behind greedy purification sees in it.
     """
 
     images: int
@@ -54,7 +55,7 @@ SIZES = {
     },
     "cifar10": {
         "smoke": Sizes(images=2, steps=1, flow_images=2, bim_images=1, side=4),
-        "laptop": Sizes(images=50, steps=50, flow_images=2, bim_images=1, side=16),
+        "laptop": Sizes(images=100, steps=50, flow_images=2, bim_images=2, side=16),
         "paper": Sizes(images=1000, steps=100, flow_images=100, bim_images=100),
     },
 }
@@ -74,12 +75,13 @@ def through_purification(lab: Lab, sizes: Sizes) -> dict:
         `BIM_TEMPERATURE`, the outcome is that of greedy purification.
     """
     images = middle(lab.test.images[: sizes.flow_images], sizes.side)
-    labels = lab.test.labels[: sizes.flow_images]
+    true = lab.test.labels[: sizes.flow_images]
     net, density, eps_defend = lab.classifier(), lab.density, EPS_DEFEND[lab.data_set]
 
     def measure() -> dict:
         purify = PixelDefend(density, eps_defend=eps_defend, precision=lab.precision)
         greedy, few = purify(images), slice(sizes.bim_images)
+        labels = true if sizes.side is None else predict(net, greedy)
         unrolled = {t: UnrolledPurification(density, eps_defend=eps_defend, temperature=t) for t in TEMPERATURES}
         with denormals_flushed():
             flow = [measure_flow(of, net, images, labels, greedy=greedy) for of in unrolled.values()]
@@ -93,7 +95,8 @@ def through_purification(lab: Lab, sizes: Sizes) -> dict:
             "bim": {**defended_outcome(net, purify(attacked), labels[few]), "largest_change": changes},
         }
 
-    config = _config(lab, images, labels, sizes=("flow_images", "bim_images", "side"), of=sizes)
+    config = _config(lab, images, true, sizes=("flow_images", "bim_images", "side"), of=sizes)
+    config |= {} if sizes.side is None else {"labels": "seen after purification"}
     config |= {"temperatures": TEMPERATURES, "bim_temperature": BIM_TEMPERATURE, "bim_eps": BIM_EPS}
     return lab.measurement("end-to-end-unrolled", config | {"bim_steps": bim_iterations(BIM_EPS)}, measure)
 

@@ -124,7 +124,7 @@ def through_table(through: Mapping[str, Mapping], around: Mapping[str, Mapping],
     """What BIM through the softened purification did, a row for each data set; on whole images with BPDA beside it.
 
     ``through`` and ``around``: by data set, what the functions of `attacks` returned with these ``sizes``. Right and loss
-    are those of the classifier behind greedy purification.
+    are those of the classifier behind greedy purification; parts of images have its first answer as their label.
     """
     heads = ["images", "n", "returned<br>unchanged", "right<br>before", "right after<br>BIM", "right after<br>BPDA",
              "mean loss<br>before", "after<br>BIM", "after<br>BPDA"]  # fmt: skip
