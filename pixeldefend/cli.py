@@ -1,7 +1,8 @@
 """The console command ``pixeldefend``: one sub-command for each long job, see ``pixeldefend --help``.
 
 Bad input ends with exit code 1, or 2 if the command line itself is wrong, and one line on stderr. An interrupted command
-goes on where it stopped when it is given again. Training, ``score``, ``attack`` and ``purify`` run under torchrun too.
+goes on where it stopped when it is given again: 75 says that training has stopped so, 130 that Ctrl-C stopped another.
+Training, ``score``, ``attack`` and ``purify`` run under torchrun too.
 """
 
 import argparse
@@ -16,8 +17,9 @@ from .commands.chunks import ShardError
 from .pages import BookError
 
 PROGRAM = "pixeldefend"
-REFUSED = (ValueError, TypeError, OSError, ImportError, BookError, torch.OutOfMemoryError, ShardError)
+REFUSED = (ValueError, TypeError, FloatingPointError, OSError, ImportError, BookError, torch.OutOfMemoryError, ShardError)
 INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C ended
+UNFINISHED = 75  # EX_TEMPFAIL of sysexits.h: a script may give the command again until it ends otherwise
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -57,7 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code: 0, 1 after one line on stderr, or 130 when interrupted."""
+    """Run one command; the exit code: 0, 1 after one line on stderr, 75 or 130 when interrupted."""
     try:
         options = make_parser().parse_args(argv)
         with distributed.process_group(options.device) as options.device:
@@ -65,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{PROGRAM}: error: interrupted; the same command goes on from what was finished", file=sys.stderr)
         return INTERRUPTED
+    except InterruptedError as error:
+        print(f"{PROGRAM}: {_one_line(str(error))}", file=sys.stderr)
+        return UNFINISHED
     except REFUSED as error:
         print(f"{PROGRAM}: error: {_one_line(str(error)) or type(error).__name__}", file=sys.stderr)
         return 1

@@ -7,6 +7,7 @@ well, so several processes give what one gives, up to rounding, where there is n
 """
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -56,6 +57,7 @@ class Plan:
     save_every_seconds: float = 300.0
     log_every: int = 50  # steps
     keep_step: int | None = None  # keep a copy of the checkpoint made at this step, to branch off from later
+    minutes: float | None = None  # that one call may train before it stops with a checkpoint; None: no limit
 
     def __post_init__(self):
         if not 1 <= self.batch_size <= self.examples:
@@ -63,6 +65,8 @@ class Plan:
             raise ValueError(f"batch_size must lie in {allowed}, not {self.batch_size}")
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, not {self.steps}")
+        if self.minutes is not None and not self.minutes > 0:
+            raise ValueError(f"minutes must be positive, not {self.minutes}")
 
 
 def batch_indices(plan: Plan, step: int) -> Tensor:
@@ -115,8 +119,9 @@ def load_checkpoint(path: Path) -> dict:
 def run(job: Job, plan: Plan, folder: Path, *, progress: bool = True) -> int:
     """Train until ``plan.steps``, from the checkpoint in ``folder`` if there is one; return the steps done.
 
-    SIGTERM and Ctrl-C end the run after the current step, with a checkpoint. ``folder`` then holds ``checkpoint.pt``
-    and ``log.jsonl``, one line every ``log_every`` steps with the mean of the job's numbers since the line before.
+    SIGTERM, Ctrl-C and the end of ``plan.minutes`` end the run after the current step, with a checkpoint. ``folder`` then
+    holds ``checkpoint.pt`` and ``log.jsonl``, one line every ``log_every`` steps with the mean of the job's numbers since
+    the line before.
 
     Under torchrun each process works on its part of every batch, a signal to one ends all after the same step, and
     rank 0 alone writes ``folder``, which all must see. A run may be resumed with another number of processes.
@@ -124,6 +129,7 @@ def run(job: Job, plan: Plan, folder: Path, *, progress: bool = True) -> int:
     Raises:
         ValueError: the checkpoint is damaged, was made with other settings, seed or batch size, or is beyond
             ``plan.steps``; the processes cannot share a batch equally, or found different checkpoints.
+        FloatingPointError: a number of the job is not finite; the last checkpoint is from before that.
     """
     if plan.batch_size % distributed.world_size():
         raise ValueError(f"{distributed.world_size()} processes cannot share batch_size {plan.batch_size} equally")
@@ -131,12 +137,14 @@ def run(job: Job, plan: Plan, folder: Path, *, progress: bool = True) -> int:
     done, seconds, sums = _resume(job, plan, folder)
     stop, stopped = _StopRequest(), False
     started = saved = time.monotonic()
+    last_moment = started + 60 * (math.inf if plan.minutes is None else plan.minutes)
     bar = tqdm(total=plan.steps, initial=done, unit="step", disable=None if progress and first else True)
     with stop, bar:
         while done < plan.steps and not stopped:
             with seeded(plan.seed, done):
                 numbers = job.step(distributed.own_part(batch_indices(plan, done)), done)
-            numbers, stopped = _agree(numbers, stop.requested)
+            numbers, stopped = _agree(numbers, stop.requested or time.monotonic() > last_moment)
+            _check_finite(numbers, done, folder)
             done += 1
             for name, value in numbers.items():
                 sums[name] = sums.get(name, 0.0) + value
@@ -162,6 +170,13 @@ def _save(job: Job, plan: Plan, folder: Path, state: dict) -> None:
         partial = (folder / KEPT_CHECKPOINT).with_suffix(".partial")
         shutil.copyfile(folder / CHECKPOINT, partial)
         os.replace(partial, folder / KEPT_CHECKPOINT)
+
+
+def _check_finite(numbers: dict[str, float], step: int, folder: Path) -> None:
+    for name, value in numbers.items():
+        if not math.isfinite(value):
+            raise FloatingPointError(f"after {step} steps {name} is {value}: the training has diverged. What {folder} holds "
+                                     "is from before; a lower learning rate, in another folder, may help")  # fmt: skip
 
 
 def _agree(numbers: dict[str, float], stop: bool) -> tuple[dict[str, float], bool]:

@@ -13,6 +13,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from pixeldefend.paths import replace_folder
+
 LOADING = {  # attributes that make a browser fetch something without a click
     "script": ("src",), "img": ("src", "srcset"), "iframe": ("src",), "source": ("src", "srcset"), "embed": ("src",),
     "video": ("src", "poster"), "audio": ("src",), "track": ("src",), "object": ("data",), "input": ("src",),
@@ -147,7 +149,7 @@ def publish(root: Path, destination: Path) -> Path:
     problems = check_pages(pages)
     if problems:
         raise BookError(f"{len(problems)} problem(s) in the built pages:\n  " + "\n  ".join(problems))
-    _swap(pages, destination)
+    replace_folder(pages, destination)
     return destination / "index.html"
 
 
@@ -161,14 +163,3 @@ def run_jupyter_book(root: Path, output: Path, *, builder: str = "html") -> None
         warnings = [line for line in lines if re.search(r"\b(WARNING|ERROR|CRITICAL)\b", line)]
         details = "\n  ".join(warnings or lines[-20:]).replace(f"{root}{os.sep}", "")
         raise BookError(f"jupyter-book stopped with exit code {done.returncode}:\n  {details}")
-
-
-def _swap(new: Path, destination: Path) -> None:
-    """Put ``new`` where ``destination`` is; a reader never meets a half-copied book."""
-    old = destination.with_name(destination.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    if destination.exists():
-        destination.rename(old)
-    shutil.move(new, destination)
-    shutil.rmtree(old, ignore_errors=True)

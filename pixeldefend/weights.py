@@ -42,6 +42,17 @@ def save_weights(state: dict[str, Tensor], folder: Path, *, max_piece_size: int 
     write_checksums(folder)
 
 
+def check_replaceable(folder: Path, *, force: bool) -> None:
+    """Refuse, before any work is done, a folder for weights that could not be made or, without ``force``, that has some.
+
+    Raises ``FileExistsError``.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; weights need a folder")
+    if not force and folder.is_dir() and _weight_files(folder):
+        raise FileExistsError(f"{folder} holds weights; choose another folder, or --force (force=True) to replace them")
+
+
 def write_checksums(folder: Path) -> None:
     """Write ``SHA256SUMS`` for the weights in ``folder``, taking them as they are: for weights saved without it."""
     (folder / SUMS).write_text("".join(f"{_sha256(path)}  {path.name}\n" for path in _weight_files(folder)))

@@ -201,8 +201,11 @@ def test_a_warm_start_goes_on_from_the_shipped_weights(small_data, tmp_path, mon
     drawn.reset_parameters(torch.Generator().manual_seed(0))
     near, far = ((first.classify.weight - net.classify.weight).norm() for net in (second, drawn))
     assert 0 < near < 0.3 * far, "ten small steps away, not drawn anew"
+    again = {"training": "adversarial-fgsm", "epochs": 1, "folder": tmp_path / "second", **settings}
+    with pytest.raises(FileExistsError, match="adversarial-fgsm holds weights"):
+        train_classifier("fashion-mnist", **again)
     with pytest.raises(ValueError, match="start"):  # the checkpoint knows what it started from
-        train_classifier("fashion-mnist", training="adversarial-fgsm", epochs=1, folder=tmp_path / "second", **settings)
+        train_classifier("fashion-mnist", **again, force=True)
 
 
 def test_a_warm_start_needs_weights_to_start_from(small_data, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import inspect
 import re
 import subprocess
 import sys
+from functools import wraps
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,14 @@ import pytest
 import torch
 from nets import random_images, small_density
 
-from pixeldefend import PixelDefend, attacks, cli, load_images, p_values, predict
+from pixeldefend import PixelCNN, PixelDefend, attacks, cli, load_images, p_values, paths, predict
 from pixeldefend.classifiers import ResNet, load_classifier, save_classifier, train_classifier
 from pixeldefend.commands import COMMANDS, archives, chunks, images, training
+from pixeldefend.fingerprint import fingerprint
 from pixeldefend.pages import BookError
 from pixeldefend.pixelcnn import shipped_densities
 from pixeldefend.pixelcnn.training import train_density
+from pixeldefend.study.records import load_record
 
 COUNT = 7
 
@@ -75,6 +78,25 @@ def test_score_writes_the_density_s_numbers_and_p_values_against_a_reference(lab
     assert f"{COUNT} images of in.npz: {bits.mean():.3f} bits per dimension on average" in said
     assert said[-1].endswith("against 20 reference images")
     assert "p_values" not in load("bits.npz")
+
+
+@pytest.mark.parametrize("name", shipped_densities())
+def test_the_shipped_reference_scores_belong_to_the_shipped_densities_and_can_be_named(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    density = PixelCNN.from_pretrained(name)
+    data_set = name.removesuffix("-small")
+    images = load_images(data_set, "test", limit=2).images
+    save("few.npz", images=images, data_set=data_set)
+    for split, count in (("held-out", 5_000), ("train", {"fashion-mnist": 55_000, "cifar10": 45_000}[data_set])):
+        record = load_record(paths.RECORDS / "reference" / f"{name}-{split}.json")
+        assert record.config["density"] == fingerprint(density) and 0.99 * count < len(record.bits) <= count
+        precision = record.config["precision"]
+        assert run(f"score few.npz --reference {split} --precision {precision} --output {split}.npz") == 0
+        bits = density.bits_per_dim(images, precision=precision)
+        assert np.array_equal(load(f"{split}.npz")["p_values"], p_values(-bits, -record.bits))
+        other = {"float32": "bfloat16", "bfloat16": "float32"}[precision]
+        assert run(f"score few.npz --reference {split} --precision {other} --output other.npz") == 1
+        assert f"give --precision {precision}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", attacks.ATTACKS)
@@ -436,6 +458,7 @@ BAD = {
     "reference lacks": ("score in.npz --density density --reference in.npz --output o.npz", "bits_per_dim"),
     "reference differs": ("score in.npz --density density --reference other-bits.npz --output o.npz", "another density"),
     "no reference": ("score in.npz --density density --reference none.npz --output o.npz", "none.npz"),
+    "no shipped reference": ("score in.npz --density density --reference held-out --output o.npz", "no scores of held-out"),
     "training size": ("train pixelcnn fashion-mnist --images 0", "at least 1"),
     "network": ("train classifier fashion-mnist lenet", "lenet"),
 }
@@ -485,7 +508,7 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(command, mention, caps
         (ValueError("a\nb"), 1),
         (TypeError("x"), 1),
         (ConnectionError("no mirror"), 1),
-        (InterruptedError("stopped"), 1),
+        (FloatingPointError("nan"), 1),
         (BookError("cell 3\n  begins"), 1),
         (ImportError("pooch"), 1),
         (torch.OutOfMemoryError("CUDA"), 1),
@@ -501,6 +524,15 @@ def test_expected_errors_end_in_one_line(error, code, monkeypatch, capsys):
     monkeypatch.setattr(training.book, "build", fail)
     assert cli.main(["book"]) == code
     assert_one_line(capsys.readouterr().err, "")
+
+
+def test_a_command_that_should_be_given_again_says_so_by_its_exit_code(monkeypatch, capsys):
+    def stop(**options):
+        raise InterruptedError("stopped after 1 of 2 steps")
+
+    monkeypatch.setattr(training, "train_density", wraps(train_density)(stop))
+    assert cli.main("train pixelcnn fashion-mnist --images 9".split()) == 75
+    assert capsys.readouterr().err == "pixeldefend: stopped after 1 of 2 steps\n"
 
 
 def test_unexpected_errors_are_not_hidden(monkeypatch):

@@ -284,7 +284,7 @@ def test_diverged_weights_are_refused(value, tmp_path):
         density.network.head.g[0] = value
     with pytest.raises(ValueError, match="diverged"):
         save_density(density, tmp_path / "weights", run=tmp_path, test=random_images(1, 1, 8, 8), settings={})
-    assert not list((tmp_path / "weights").glob("*"))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture
@@ -359,13 +359,52 @@ def test_a_run_can_start_from_another_density_s_weights(data, tmp_path, monkeypa
         begun.append({name: value.clone() for name, value in network.state_dict().items()})
 
     monkeypatch.setattr(DensityJob, "__init__", watched)
-    second = train(tmp_path, "second", start=tmp_path / "first-weights", filters=99, optimizer="adam")
+    second = train(tmp_path, "second", start=tmp_path / "first-weights", filters=4, optimizer="adam")
     assert all(torch.equal(value, first.network.state_dict()[name]) for name, value in begun[0].items())
     assert fingerprint(second) != fingerprint(first) and second.network.config == first.network.config
     scores = json.loads((tmp_path / "second-weights" / training.SCORES).read_text())
     assert scores["settings"]["start"] == fingerprint(first) and scores["images_seen"] == 24
     assert fingerprint(first) in (tmp_path / "second-weights" / card.CARD).read_text()
     assert "start" not in json.loads((tmp_path / "first-weights" / training.SCORES).read_text())["settings"]
+
+
+def test_a_start_has_its_own_size_but_dropout_may_change(data, tmp_path):
+    train(tmp_path, "first", dropout=0.5)
+    for name, value in {"filters": 5, "blocks": 2}.items():
+        with pytest.raises(ValueError, match=f"has . {name}, not {value}"):
+            train(tmp_path, "second", start=tmp_path / "first-weights", **{name: value})
+    options = {"start": tmp_path / "first-weights", "filters": None, "blocks": None}
+    assert train(tmp_path, "same", **options).network.config.dropout == 0.5
+    other = train(tmp_path, "other", **options, dropout=0.25)
+    assert (other.network.config.dropout, other.network.config.filters, other.network.config.blocks) == (0.25, 4, 1)
+
+
+def test_weights_are_not_replaced_unless_that_is_wanted(data, tmp_path, monkeypatch):
+    first = train(tmp_path)
+    with pytest.raises(FileExistsError, match="run-weights holds weights"):
+        train(tmp_path, "other", weights=tmp_path / "run-weights", seed=2)
+    assert not (tmp_path / "other").exists(), "no time is lost"
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError, match="is a file"):
+        train(tmp_path, "other", weights=tmp_path / "file", force=True)
+    options = {"weights": tmp_path / "run-weights", "start": tmp_path / "run-weights", "force": True}
+    with monkeypatch.context() as patch:
+        patch.setattr(PixelCNN, "bits_per_dim", lambda *_, **__: 1 / 0)  # killed while it scores
+        with pytest.raises(ZeroDivisionError):
+            train(tmp_path, "other", **options)
+    assert fingerprint(PixelCNN.from_pretrained(tmp_path / "run-weights")) == fingerprint(first), "the old ones are whole"
+    second = train(tmp_path, "other", **options)
+    assert fingerprint(PixelCNN.from_pretrained(tmp_path / "run-weights")) == fingerprint(second) != fingerprint(first)
+    assert json.loads((tmp_path / "run-weights" / training.SCORES).read_text())["fingerprint"] == fingerprint(second)
+    assert not list(tmp_path.glob("*.partial")) and not list(tmp_path.glob("*.old"))
+
+
+def test_a_run_stops_when_its_minutes_are_over(data, tmp_path):
+    with pytest.raises(InterruptedError, match="stopped after 1 of 6 steps"):
+        train(tmp_path, minutes=1e-9)
+    with pytest.raises(ValueError, match="minutes must be positive"):
+        train(tmp_path, "other", minutes=0)
+    assert fingerprint(train(tmp_path)) == fingerprint(train(tmp_path, "whole"))
 
 
 def test_a_density_of_images_of_another_size_is_no_start(data, tmp_path):

@@ -64,6 +64,25 @@ def assert_same(job, folder, uninterrupted):
     assert log(folder) == lines
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_run_that_has_diverged_ends_and_keeps_the_checkpoint_from_before(tmp_path, value):
+    class Diverging(Walk):
+        def step(self, index, step):
+            return super().step(index, step) | ({"loss": value} if step == 7 else {"loss": 1.0})
+
+    with pytest.raises(FloatingPointError, match=f"after 7 steps loss is {value}"):
+        run(Diverging(), plan(save_every_seconds=0), tmp_path)
+    assert loop.load_checkpoint(tmp_path / CHECKPOINT)["step"] == 7
+
+
+def test_minutes_stop_a_run_with_a_checkpoint(tmp_path, uninterrupted):
+    done = [run(Walk(), plan(minutes=1e-9), tmp_path / "cut") for _ in range(3)]
+    assert done == [1, 2, 3]
+    job = Walk()
+    assert run(job, plan(), tmp_path / "cut") == 20
+    assert_same(job, tmp_path / "cut", uninterrupted)
+
+
 def test_an_epoch_has_every_example_once_but_the_last_incomplete_batch():
     chosen = [loop.batch_indices(plan(), step) for step in range(6)]
     first, second = torch.cat(chosen[:3]), torch.cat(chosen[3:])

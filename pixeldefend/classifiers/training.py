@@ -24,7 +24,7 @@ from ..checks import check_choice, check_count, check_images, check_labels
 from ..fingerprint import fingerprint
 from ..images import DATA_SETS, load_images
 from ..scaling import to_unit
-from ..weights import BEFORE, SCORES
+from ..weights import BEFORE, SCORES, check_replaceable
 from .inference import accuracy
 from .losses import ATTACKS, TRAININGS, loss_of
 from .store import NETWORKS, SIZES, build_classifier, classifier_name, load_classifier, rounded, save_classifier
@@ -148,6 +148,8 @@ def train_classifier(
     batch_size: int = 128,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    force: bool = False,
+    minutes: float | None = None,
     progress: bool = True,
 ) -> nn.Module:
     """Train the paper's classifier (appendix C) on the "train" split, score it on all test images, save it, return it.
@@ -170,10 +172,13 @@ def train_classifier(
         folder: for the checkpoint and the log; ``None`` for a folder in ``runs/classifiers``.
         weights: folder of classifiers to save to; ``None`` for the repository's ``data/weights/classifiers``.
         bfloat16: train in mixed precision; scores are computed in float32 either way.
+        force: replace weights that are there.
+        minutes: stop after so many, with a checkpoint; ``None``: go on to the end.
 
     Raises ``ValueError`` for an unknown name, for fewer epochs than one, for a ``start`` that is not shipped, and for a
-    ``folder`` whose checkpoint was made with other settings; ``InterruptedError`` when the run was told to stop (a
-    checkpoint is kept).
+    ``folder`` whose checkpoint was made with other settings; ``FileExistsError`` where there are weights already;
+    ``InterruptedError`` when the run was told to stop, or its ``minutes`` were over (a checkpoint is kept);
+    ``FloatingPointError`` when it has diverged.
     """
     check_choice(data_set, DATA_SETS, name="data set")
     check_choice(network, NETWORKS, name="network")
@@ -189,8 +194,9 @@ def train_classifier(
         learning_rate = WARM_RATE if start else Recipe.learning_rate
     recipe = Recipe(steps=steps, training=training, schedule=schedule, learning_rate=learning_rate,
                     adversarial_std=adversarial_std, bfloat16=bfloat16, seed=seed, start=beginning)  # fmt: skip
+    check_replaceable((paths.WEIGHTS / "classifiers" if weights is None else Path(weights)) / name, force=force)
     job = ClassifierJob(model, train.images.to(device), train.labels.to(device), recipe)
-    plan = loop.Plan(len(train), batch_size, steps, seed=seed)
+    plan = loop.Plan(len(train), batch_size, steps, seed=seed, minutes=minutes)
     done = loop.run(job, plan, folder, progress=progress)
     if done < steps:
         raise InterruptedError(f"stopped after {done} of {steps} steps; the same call goes on from {folder}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .. import distributed
+from .. import distributed, paths
 from ..attacks import ATTACKS
 from ..attacks._common import LABEL_SOURCES
 from ..attacks.carlini_wagner import SETTINGS
@@ -20,7 +20,9 @@ from ..fingerprint import fingerprint
 from ..images import DATA_SETS, SPLITS
 from ..pixelcnn import PixelCNN
 from ..pixelcnn.model import DECODING_BATCH, PRECISIONS
+from ..study.conditions import REFERENCE_IMAGES
 from ..study.lab import Lab
+from ..study.records import load_record
 from .archives import Batch, check_output, digest, read_archive, read_batch, write_archive
 from .chunks import in_chunks, parts_folder, remove_parts
 from .options import add_run_options, defaults_of, shard
@@ -29,13 +31,14 @@ from .options import add_run_options, defaults_of, shard
 def score_arguments(parser: ArgumentParser) -> None:
     _image_arguments(parser)
     _density_arguments(parser)
-    parser.add_argument("--reference", type=Path, metavar="FILE", help="scores of reference images: adds p-values")
+    parser.add_argument("--reference", metavar="FILE|SPLIT", help="adds p-values, against the scores in a file, or those of "
+                        f"{' or '.join(REFERENCE_IMAGES)} images that come with a shipped density")  # fmt: skip
 
 
 def score(options: Namespace) -> None:
     batch, density = _images_and_density(options)
     which = {"density": fingerprint(density), "precision": options.precision}
-    reference = _reference_bits(options.reference, which) if options.reference else None
+    reference = _reference_bits(options, _density_name(options, batch), which) if options.reference else None
 
     def compute(rows: slice) -> Tensor:
         return density.bits_per_dim(batch.images[rows], precision=options.precision, progress=_progress(options))
@@ -50,12 +53,24 @@ def score(options: Namespace) -> None:
         print(f"p < 0.05 for {(p < 0.05).double().mean():.1%}, against {len(reference)} reference images")
 
 
-def _reference_bits(path: Path, which: dict) -> Tensor:
-    arrays = read_archive(path, "bits_per_dim", *which)
+def _reference_bits(options: Namespace, density: str, which: dict) -> Tensor:
+    """Of the reference images, made with the density and precision in ``which``."""
+    path, shipped = Path(options.reference), options.reference in REFERENCE_IMAGES
+    if shipped:
+        path = paths.RECORDS / "reference" / f"{density}-{options.reference}.json"
+        if not path.is_file():
+            raise ValueError(f"no scores of {options.reference} images come with the density {density}: write some with "
+                             "pixeldefend score, and give that file")  # fmt: skip
+        record = load_record(path)
+        made, bits = record.config, record.bits
+    else:
+        made = read_archive(path, "bits_per_dim", *which)
+        bits = torch.from_numpy(made["bits_per_dim"])
     for name, value in which.items():
-        if str(arrays[name]) != value:
-            raise ValueError(f"{path} was scored with another {name} ({arrays[name]}, not {value})")
-    return torch.from_numpy(arrays["bits_per_dim"])
+        if str(made[name]) != value:
+            hint = f"; give --precision {made[name]}" if name == "precision" else ""
+            raise ValueError(f"{path} was scored with another {name} ({made[name]}, not {value}){hint}")
+    return bits
 
 
 def attack_arguments(parser: ArgumentParser) -> None:
@@ -172,8 +187,11 @@ def _read(options: Namespace) -> Batch:
 
 def _images_and_density(options: Namespace) -> tuple[Batch, PixelCNN]:
     batch = _read(options)
-    density = PixelCNN.from_pretrained(options.density or Lab(batch.needed_data_set()).density_name)
-    return batch, density.to(options.device)
+    return batch, PixelCNN.from_pretrained(_density_name(options, batch)).to(options.device)
+
+
+def _density_name(options: Namespace, batch: Batch) -> str:
+    return options.density or Lab(batch.needed_data_set()).density_name
 
 
 def _classifier(options: Namespace, batch: Batch) -> torch.nn.Module:

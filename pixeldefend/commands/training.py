@@ -21,14 +21,14 @@ def train_pixelcnn_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--images", type=int, required=True, help="training images to show in all, with repetitions")
     parser.add_argument("--name", help="among the shipped densities (default: the data set's)")
     parser.add_argument("--filters", type=int, help="default: the paper's")
-    parser.add_argument("--blocks", type=int, help="per level and stream")
-    parser.add_argument("--dropout", type=float, help="between 0 and 1")
+    parser.add_argument("--blocks", type=int, help="per level and stream (default: the paper's 5)")
+    parser.add_argument("--dropout", type=float, help="between 0 and 1 (default: 0, or as in --start-from)")
     parser.add_argument("--optimizer", choices=OPTIMIZERS, help="Adam for all parameters, or Muon where it applies")
     parser.add_argument("--learning-rate", type=float, help="of Adam, its highest value")
     parser.add_argument("--muon-rate", type=float, help="of Muon, its highest value")
     parser.add_argument("--cooldown", type=float, help="final fraction of the run in which the learning rates fall to 0")
     parser.add_argument("--start-from", dest="start", metavar="DENSITY",
-                        help="start from its weights and size (default: from scratch)")  # fmt: skip
+                        help="start from its weights, which give the size (default: from scratch)")  # fmt: skip
     parser.add_argument("--compile", dest="compiled", action="store_true", help="needs a C++ compiler")
     _training_arguments(parser)
 
@@ -53,6 +53,9 @@ def _training_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="of everything random")
     parser.add_argument("--folder", type=Path, help="for checkpoint and log (default: one in runs)")
     parser.add_argument("--weights", type=Path, help="folder to save to (default: the one in data/weights)")
+    parser.add_argument("--force", action="store_true", help="replace weights that are there")
+    parser.add_argument("--minutes", type=float, help="stop after so many with a checkpoint and exit code 75; the same "
+                        "command goes on")  # fmt: skip
     add_run_options(parser)
 
 

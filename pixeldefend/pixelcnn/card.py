@@ -262,7 +262,7 @@ def training_command(name: str, config: dict, scores: dict) -> str:
     words += ["--bfloat16" if settings["bfloat16"] else "--no-bfloat16"]
     words += ["--compile"] if settings.get("compiled") else []
     words += ["--start-from", f"FOLDER-OF-{settings['start']}"] if "start" in settings else []
-    return shlex.join(words)
+    return shlex.join([*words, "--weights", f"my-{name}"])
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

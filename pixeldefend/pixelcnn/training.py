@@ -23,7 +23,7 @@ from .. import distributed, loop, paths
 from ..checks import check_choice, check_count, check_images
 from ..fingerprint import fingerprint
 from ..images import DATA_SETS, load_images
-from ..weights import BEFORE, LOG, SCORES, SECONDS_BEFORE
+from ..weights import BEFORE, LOG, SCORES, SECONDS_BEFORE, check_replaceable
 from .card import describe
 from .layers import Elementwise, concat_elu, gate_and_activate
 from .logistic import observed_log_probs, scale_levels
@@ -33,6 +33,7 @@ from .network import Network, initialise_from_data
 
 OPTIMIZERS = ("muon", "adam")
 FILTERS = {"fashion-mnist": 40, "cifar10": 160}  # appendix B: reduced to a quarter for Fashion-MNIST
+BLOCKS = 5
 
 
 @dataclass(frozen=True)
@@ -165,8 +166,8 @@ def train_density(
     images: int,
     name: str | None = None,
     filters: int | None = None,
-    blocks: int = 5,
-    dropout: float = 0.0,
+    blocks: int | None = None,
+    dropout: float | None = None,
     batch_size: int = 16,
     optimizer: str = "muon",
     learning_rate: float = 1e-3,
@@ -179,6 +180,8 @@ def train_density(
     device: torch.device | str = "cpu",
     folder: Path | None = None,
     weights: Path | None = None,
+    force: bool = False,
+    minutes: float | None = None,
     progress: bool = True,
 ) -> PixelCNN:
     """Train a PixelCNN on a data set's "train" split, score it on all test images, save it and return it.
@@ -191,19 +194,25 @@ def train_density(
     Args:
         images: how many training images to show it in all, with repetitions (an epoch of Fashion-MNIST is 55,000).
         name: its name among the shipped densities; ``None`` for the data set's.
-        filters, blocks, dropout: size of the network; ``None`` for the paper's filters. The authors train with dropout
-            0.5 for hundreds of epochs; for a few epochs 0 is better.
+        filters, blocks: size of the network; ``None`` for the paper's, or that of ``start``.
+        dropout: ``None`` for that of ``start``, or 0. The authors train with 0.5 for hundreds of epochs; for a few epochs 0
+            is better.
         optimizer: "muon", or the authors' "adam" alone; ``learning_rate`` is Adam's, ``muon_rate`` the other's.
         cooldown: fraction of the run, at its end, over which the learning rates fall to zero.
         start: go on from the weights of this density, a name or folder for `PixelCNN.from_pretrained`, instead of drawing
-            them; it gives the size of the network too. The images it had seen are noted, but not among ``images``.
+            them. The images it had seen are noted, but not among ``images``.
         compiled: see `compile_network`.
         folder: for checkpoint and log; ``None`` for one in ``runs``.
         weights: the folder to save to; ``None`` for the one among the repository's weights.
+        force: replace weights that are there.
+        minutes: stop after so many, with a checkpoint; ``None``: go on to the end.
 
     Raises:
-        ValueError: an unknown data set, a bad size, or a checkpoint made with other settings.
-        InterruptedError: the run was told to stop; a checkpoint is kept.
+        ValueError: an unknown data set, a bad size or one that ``start`` does not have, or a checkpoint made with other
+            settings.
+        FileExistsError: there are weights where these would be saved.
+        InterruptedError: the run was told to stop, or its ``minutes`` were over; a checkpoint is kept.
+        FloatingPointError: the training has diverged.
     """
     check_choice(data_set, DATA_SETS, name="data set")
     for key, value in (("images", images), ("batch_size", batch_size)):
@@ -213,35 +222,45 @@ def train_density(
     name = name or data_set
     folder = Path(folder) if folder else paths.RUNS / f"pixelcnn-{name}"
     steps = max(1, images // batch_size)
+    weights = Path(weights) if weights else paths.WEIGHTS / "pixelcnn" / name
+    check_replaceable(weights, force=force)
+    before = _before(start)
     model = _beginning(data_set, filters, blocks, dropout, start)
     recipe = Recipe(steps=steps, cooldown_steps=round(cooldown * steps), optimizer=optimizer,
                     learning_rate=learning_rate, muon_rate=muon_rate, bfloat16=bfloat16, seed=seed,
                     start=fingerprint(model) if start else None)  # fmt: skip
     train, test = load_images(data_set, "train").images, load_images(data_set, "test").images
     job = DensityJob(model.network, train.to(device), recipe, compiled=compiled)
-    plan = loop.Plan(len(train), batch_size, steps, seed=seed, keep_step=steps - recipe.cooldown_steps)
+    plan = loop.Plan(len(train), batch_size, steps, seed=seed, keep_step=steps - recipe.cooldown_steps, minutes=minutes)
     done = loop.run(job, plan, folder, progress=progress)
     if done < steps:
         raise InterruptedError(f"stopped after {done} of {steps} steps; the same call goes on from {folder}")
     model.network.load_state_dict(job.averaged_state())
-    weights = Path(weights) if weights else paths.WEIGHTS / "pixelcnn" / name
     settings = {"data_set": data_set, "training_images": len(train), "batch_size": batch_size, **recipe.settings(),
                 "compiled": compiled, "device": torch.device(device).type}  # fmt: skip
-    save_density(model, weights, run=folder, test=test, settings=settings, before=_before(start), progress=progress)
+    save_density(model, weights, run=folder, test=test, settings=settings, before=before, progress=progress)
     distributed.wait()
     return PixelCNN.from_pretrained(weights).to(device)
 
 
-def _beginning(data_set: str, filters: int | None, blocks: int, dropout: float, start: str | Path | None) -> PixelCNN:
+def _beginning(data_set: str, filters: int | None, blocks: int | None, dropout: float | None,
+               start: str | Path | None) -> PixelCNN:  # fmt: skip
     """The density to train; that of ``start`` has its own size."""
-    shape = DATA_SETS[data_set].shape
+    channels, height, width = shape = DATA_SETS[data_set].shape
+    size = {"channels": channels, "height": height, "width": width, "filters": FILTERS[data_set], "blocks": BLOCKS}
+    given = {name: value for name, value in (("filters", filters), ("blocks", blocks)) if value is not None}
+    dropped = {} if dropout is None else {"dropout": dropout}
     if start is None:
-        channels, height, width = shape
-        filters = FILTERS[data_set] if filters is None else filters
-        return PixelCNN(channels=channels, height=height, width=width, filters=filters, blocks=blocks, dropout=dropout)
-    model = PixelCNN.from_pretrained(start)
-    if model.shape != shape:
-        raise ValueError(f"the density {start} is for images of shape {model.shape}, those of {data_set} have {shape}")
+        return PixelCNN(**size | given | dropped)
+    begun = PixelCNN.from_pretrained(start)
+    if begun.shape != shape:
+        raise ValueError(f"the density {start} is for images of shape {begun.shape}, those of {data_set} have {shape}")
+    own = begun.network.config.as_dict()
+    for name, value in given.items():
+        if value != own[name]:
+            raise ValueError(f"the density {start} has {own[name]} {name}, not {value}")
+    model = PixelCNN(**size | own | dropped)
+    model.load_state_dict(begun.state_dict())
     return model
 
 
@@ -259,6 +278,7 @@ def save_density(model: PixelCNN, weights: Path, *, run: Path, test: Tensor, set
                  progress: bool = False) -> None:
     """Write the density to ``weights`` in float16, with the run's log, its score on the ``test`` images and a model card.
 
+    What is in that folder is replaced at the end, by all of it at once: scoring takes minutes, and may be interrupted.
     Under torchrun every process calls it: each scores a part of the images, and rank 0 writes. ``before``: what the scores
     say, beside this run's, of the runs that its weights had come from.
 
@@ -269,12 +289,15 @@ def save_density(model: PixelCNN, weights: Path, *, run: Path, test: Tensor, set
     if not all(value.isfinite().all() for value in half.state_dict().values()):
         raise ValueError("the weights do not fit into float16: the training has diverged")
     first = distributed.rank() == 0
+    partial = weights.with_name(weights.name + ".partial")
+    stage = partial / weights.name  # the model card is named after the folder
     if first:
-        weights.mkdir(parents=True, exist_ok=True)
-        half.save_pretrained(weights)
-        shutil.copyfile(run / loop.LOG, weights / LOG)
+        shutil.rmtree(partial, ignore_errors=True)
+        stage.mkdir(parents=True)
+        half.save_pretrained(stage)
+        shutil.copyfile(run / loop.LOG, stage / LOG)
     distributed.wait()
-    model = PixelCNN.from_pretrained(weights).to(model.device)
+    model = PixelCNN.from_pretrained(stage).to(model.device)
     part = test.tensor_split(distributed.world_size())[distributed.rank()]
     bits = torch.cat(distributed.gather(model.bits_per_dim(part, progress=progress and first).cpu()))
     if not first:
@@ -292,5 +315,7 @@ def save_density(model: PixelCNN, weights: Path, *, run: Path, test: Tensor, set
         **(before or {}),
         "settings": settings,
     }
-    (weights / SCORES).write_text(json.dumps(scores, indent=2) + "\n")
-    describe(weights, device=model.device, progress=progress)
+    (stage / SCORES).write_text(json.dumps(scores, indent=2) + "\n")
+    describe(stage, device=model.device, progress=progress)
+    paths.replace_folder(stage, weights)
+    partial.rmdir()

@@ -324,7 +324,8 @@ class Lab:
 
     def detector(self, split: str) -> LikelihoodDetector:
         """A detector calibrated on "train" images (as the paper) or on "held-out" ones (which keeps the test valid)."""
-        return LikelihoodDetector(self.density, self.reference(split).bits, precision=self.precision)
+        reference = self.reference(split)
+        return LikelihoodDetector(self.density, reference.bits, precision=reference.config["precision"])
 
     def pixeldefend(self, attack: str = "clean", eps: int = 0) -> Condition:
         """The condition of this data set with the paper's eps_defend, after an attack on the normally trained ResNet."""
