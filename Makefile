@@ -14,11 +14,13 @@ PIP   := $(PY) -m pip --disable-pip-version-check -qq  # errors are still shown
 
 .DEFAULT_GOAL := help
 .PHONY: help install book pdf test lint clean
+.NOTPARALLEL:
 
 help:
 	@echo "make book [PROFILE=smoke|laptop|paper] [RECOMPUTE=1]   build the book into _build/html (default: laptop)"
+	@echo "make book RECOMPUTE=stale                              the same; replace results made with other weights or settings"
 	@echo "make book VERIFY=0                                     the same without computing a sample of the records again"
-	@echo "make pdf                                               build the book and print it into _build/pixeldefend.pdf"
+	@echo "make book pdf                                          build the book, then print it into _build/pixeldefend.pdf"
 	@echo "make test [ARGS='-k name']                             run the tests"
 	@echo "make lint                                              check style with ruff"
 	@echo "make install                                           only create or refresh .venv"
@@ -47,10 +49,11 @@ $(CROSS): $(STAMP)
 	&& touch $@ || echo "not installed (see $@.log): foolbox or torchattacks; some of tests/test_crosscheck.py is skipped"
 
 book: $(STAMP)
-	@$(PY) -m pixeldefend.book --profile $(PROFILE) $(if $(filter-out 0 no false,$(RECOMPUTE)),--recompute) \
+	@$(PY) -m pixeldefend.book --profile $(PROFILE) $(if $(filter-out 0 no false,$(RECOMPUTE)),--recompute $(filter stale,$(RECOMPUTE))) \
 	    $(if $(filter 0 no false,$(VERIFY)),--no-verify)
 
-pdf: book
+# Of the pages as they were last built: to build them again would take from them what that build had verified.
+pdf: $(STAMP)
 	@$(PY) -m pixeldefend.pdf
 
 test: $(STAMP) $(CROSS)

@@ -292,7 +292,8 @@ glue("all_images", Markdown("\n\n".join(blocks) or "None has been made."), displ
 # ## Where the numbers come from
 #
 # Every cell is a record: a small text file with the label and the prediction for each image, its bits per dimension where the
-# density was asked, the fingerprints of the weights that were used, and the configuration that produced it. They lie in `data/records`; a record that
-# does not match the weights at hand is computed again, and one that was edited is refused. The adaptive row is put together
+# density was asked, the fingerprints of the weights that were used, and the configuration that produced it. They lie in
+# `data/records`; a record that does not match the weights at hand is refused, until one asks for such records to be made
+# anew, and so is one that was edited. The adaptive row is put together
 # from the two records before it: each image's result without purification, or with it, as its bits per dimension say.
 # What rounding to integers alone does to an attack, the control *quantise only*, is in {doc}`02_attacks`.

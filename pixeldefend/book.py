@@ -23,6 +23,7 @@ from pixeldefend.study.verify import Disagreement, Verified, verify
 
 __all__ = ["BookError", "Project", "build", "check_pages", "main", "run_notebook"]
 
+STALE = "stale"
 KERNEL = {"name": "python3", "language": "python", "display_name": "Python 3"}
 VERIFIED = {"laptop": ("laptop", "paper"), "paper": ("paper",)}  # a build's profile: those whose records it shows and checks
 ENVIRONMENT = {
@@ -58,7 +59,7 @@ class Project:
         return sorted(path.stem for path in self.sources.glob("*.py"))
 
 
-def build(profile: str = "laptop", *, notebooks: Sequence[str] | None = None, recompute: bool = False,
+def build(profile: str = "laptop", *, notebooks: Sequence[str] | None = None, recompute: bool | str = False,
           check: bool = True, seed: int | None = None, destination: str | Path | None = None,
           root: str | Path = ROOT) -> Path:  # fmt: skip
     """Run the notebooks that need it and build the HTML book.
@@ -66,10 +67,12 @@ def build(profile: str = "laptop", *, notebooks: Sequence[str] | None = None, re
     Args:
         profile: a profile of ``notebooks/params.yml``: ``"smoke"``, ``"laptop"`` or ``"paper"``.
         notebooks: names without suffix of the only notebooks to run; the others are taken as they were last executed.
-        recompute: run every notebook; ``PIXELDEFEND_RECOMPUTE`` tells them to load no record older than this build.
+        recompute: ``True``: run every notebook; ``PIXELDEFEND_RECOMPUTE`` tells them to load no record older than this
+            build, which goes on, where it is interrupted, when it is asked for again. "stale": only make those anew that
+            were made with other weights or settings; without it they stop the build.
         check: first compute a random sample of the committed records again (see `study.verify`), also of those of all
             test images, which the laptop's book shows beside its own. Not done for profile "smoke", which uses none, with
-            ``recompute``, which computes all of them, nor for chosen ``notebooks``.
+            ``recompute``, which computes them anyway, nor for chosen ``notebooks``.
         seed: of that sample; by default the time.
         destination: folder for the pages; ``_build/html`` unless given.
         root: the checkout whose book is built.
@@ -78,22 +81,39 @@ def build(profile: str = "laptop", *, notebooks: Sequence[str] | None = None, re
         The path of the book's ``index.html``.
 
     Raises:
-        ValueError: an unknown profile, notebook or parameter.
+        ValueError: an unknown profile, notebook, parameter, or thing to recompute.
         BookError: a record does not hold what its configuration gives, a cell failed, or the pages have warnings, dead
             links or outside loads. The pages of the last good build stay as they were.
     """
+    if recompute not in (False, True, STALE):
+        raise ValueError(f"recompute must be True, False or {STALE!r}, not {recompute!r}")
     project = Project(Path(root).resolve())
     chosen = _choose(project, notebooks)
     parameters = {name: _parameters(project, name, profile) for name in chosen}
     wanted = check and profile in VERIFIED and notebooks is None and not recompute
     verified = [_check_records(project, name, seed) for name in VERIFIED[profile]] if wanted else []
-    with _environment(recompute):
+    begun = project.stage / f"recomputing-{profile}"
+    since = _begin(begun) if recompute is True else None
+    with _environment(recompute if since is None else str(since)):
         for name in chosen:
-            run_notebook(project, name, parameters[name], recompute=recompute)
+            run_notebook(project, name, parameters[name], since=since)
+    begun.unlink(missing_ok=True)
     _remove_stale(project)
     stamps = {name: read_stamp(project.executed / f"{name}.ipynb") for name in project.names()}
     write_pages(project.root, stamps, verified=verified)
     return publish(project.root, Path(destination).resolve() if destination else project.root / "_build" / "html")
+
+
+def _begin(begun: Path) -> float:
+    """When this computing of everything began (seconds since 1970): now, or when one did that was not finished."""
+    if not begun.exists():
+        begun.parent.mkdir(parents=True, exist_ok=True)
+        begun.write_text(str(time.time()), encoding="utf-8")
+        return float(begun.read_text(encoding="utf-8"))
+    since = float(begun.read_text(encoding="utf-8"))
+    print(f"going on with what was begun at {time.strftime('%Y-%m-%d %H:%M', time.localtime(since))}; to begin again, remove "
+          f"{begun.parent.name}/{begun.name} in _build", flush=True)  # fmt: skip
+    return since
 
 
 def _choose(project: Project, notebooks: Sequence[str] | None) -> list[str]:
@@ -162,10 +182,10 @@ def _write_notebook(notebook, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _environment(recompute: bool) -> Iterator[None]:
-    """The environment variables the kernels inherit, put back afterwards."""
+def _environment(recompute: str | bool) -> Iterator[None]:
+    """The environment variables the kernels inherit, put back afterwards; ``recompute``: of what `Lab` is to make anew."""
     before = dict(os.environ)
-    os.environ.update(ENVIRONMENT | ({"PIXELDEFEND_RECOMPUTE": str(time.time())} if recompute else {}))
+    os.environ.update(ENVIRONMENT | ({"PIXELDEFEND_RECOMPUTE": recompute} if recompute else {}))
     try:
         yield
     finally:
@@ -173,8 +193,10 @@ def _environment(recompute: bool) -> Iterator[None]:
         os.environ.update(before)
 
 
-def run_notebook(project: Project, name: str, parameters: dict, *, recompute: bool = False) -> bool:
+def run_notebook(project: Project, name: str, parameters: dict, *, since: float | None = None) -> bool:
     """Execute one notebook and publish it in ``book/notebooks``, unless its executed copy is still up to date.
+
+    ``since`` (seconds since 1970): a copy from before then is not.
 
     Returns:
         True when it ran, False when its executed copy was kept.
@@ -185,7 +207,8 @@ def run_notebook(project: Project, name: str, parameters: dict, *, recompute: bo
     # before the run: a source edited meanwhile must not count as run
     code = digest_code(project.root, project.source(name), parameters)
     published = project.executed / f"{name}.ipynb"
-    if not recompute and read_stamp(published).get("made_from") == digest_inputs(project.root, code):
+    recent = since is None or (published.exists() and published.stat().st_mtime >= since)
+    if recent and read_stamp(published).get("made_from") == digest_inputs(project.root, code):
         print(f"{name}: up to date", flush=True)
         return False
     print(f"{name}: running ...", flush=True)
@@ -275,12 +298,18 @@ def _remove_stale(project: Project) -> None:
             path.unlink()
 
 
+def add_recompute(parser: argparse.ArgumentParser) -> None:
+    """``--recompute [stale]``, as `build` takes it."""
+    parser.add_argument("--recompute", nargs="?", const=True, default=False, choices=[True, STALE], metavar=STALE,
+                        help="run everything again, from scratch, or what was made with other weights or settings")  # fmt: skip
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line ``python -m pixeldefend.book``; returns 0, or 1 after one clear message."""
     parser = argparse.ArgumentParser(prog="python -m pixeldefend.book", description="Build the book into _build/html.")
     parser.add_argument("--profile", default="laptop", help="a profile of notebooks/params.yml (default: laptop)")
     parser.add_argument("--notebooks", nargs="+", metavar="NAME", help="run only these, keep the others as they are")
-    parser.add_argument("--recompute", action="store_true", help="run everything again, from scratch")
+    add_recompute(parser)
     parser.add_argument("--no-verify", dest="check", action="store_false",
                         help="trust the committed records; otherwise a few images of each are computed again")  # fmt: skip
     parser.add_argument("--verify-seed", dest="seed", type=int, metavar="N", help="repeat a build's choice of those")

@@ -1,6 +1,6 @@
 """The book as one PDF: Sphinx puts all pages on one, and Chromium, which runs the formulas' script, prints it.
 
-``python -m pixeldefend.pdf`` prints the book as it was last built: run that first (``make pdf`` does both).
+``python -m pixeldefend.pdf`` prints the book as it was last built: build it first (``make book pdf`` does both).
 """
 
 import argparse

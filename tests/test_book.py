@@ -141,6 +141,28 @@ def test_build_runs_publishes_and_skips_what_did_not_change(project, published):
 
     book.build("smoke", root=project.root, recompute=True)
     assert (project.root / "seen.txt").read_text() == "smoke False\nsmoke True\n"
+    book.build("smoke", root=project.root, recompute="stale")
+    assert (project.root / "seen.txt").read_text() == "smoke False\nsmoke True\n", "nothing is stale"
+    assert not list(project.stage.glob("recomputing*"))
+    with pytest.raises(ValueError, match="recompute must be True, False or 'stale', not 'all'"):
+        book.build("smoke", root=project.root, recompute="all")
+
+
+def test_computing_everything_anew_goes_on_where_it_was_interrupted(project, published, capsys):
+    (project.sources / "02_b.py").write_text(BAD)
+    with pytest.raises(book.BookError, match="02_b"):
+        book.build("smoke", root=project.root, recompute=True)
+    begun = float((project.stage / "recomputing-smoke").read_text())
+    first = (project.executed / "01_a.ipynb").read_bytes()
+    (project.sources / "02_b.py").write_text(GOOD)
+    capsys.readouterr()
+    book.build("smoke", root=project.root, recompute=True)
+    said = capsys.readouterr().out
+    assert "going on with what was begun at" in said and "01_a: up to date" in said and "02_b: ran" in said
+    assert (project.executed / "01_a.ipynb").read_bytes() == first
+    assert 0 <= time.time() - begun < 600 and not (project.stage / "recomputing-smoke").exists()
+    book.build("smoke", root=project.root, recompute=True)
+    assert "01_a: ran" in capsys.readouterr().out, "it was finished: this is a new one"
 
 
 @pytest.mark.parametrize(
@@ -186,6 +208,9 @@ def test_command_line_reports_in_one_message(monkeypatch, capsys):
         raise book.BookError("notebooks/01_a.py: cell 5 stopped")
 
     monkeypatch.setattr(book, "build", fail)
+    with pytest.raises(SystemExit):
+        book.main(["--recompute", "some"])
+    capsys.readouterr()
     assert book.main(["--profile", "smoke", "--recompute", "--no-verify", "--verify-seed", "3"]) == 1
     assert capsys.readouterr().err == "the book was not built: notebooks/01_a.py: cell 5 stopped\n"
 
@@ -193,10 +218,12 @@ def test_command_line_reports_in_one_message(monkeypatch, capsys):
 def test_environment_of_the_kernels_is_put_back(monkeypatch):
     monkeypatch.delenv("PIXELDEFEND_RECOMPUTE", raising=False)
     before = dict(book.os.environ)
-    with pytest.raises(KeyError), book._environment(True):
-        assert abs(float(book.os.environ["PIXELDEFEND_RECOMPUTE"]) - time.time()) < 60
+    with pytest.raises(KeyError), book._environment("stale"):
+        assert book.os.environ["PIXELDEFEND_RECOMPUTE"] == "stale"
         raise KeyError
     assert dict(book.os.environ) == before
+    with book._environment(False):
+        assert "PIXELDEFEND_RECOMPUTE" not in book.os.environ
 
 
 def test_notebook_that_was_never_run_cannot_be_left_out(tmp_path):

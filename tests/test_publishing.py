@@ -63,8 +63,9 @@ def test_make_passes_its_variables_on():
     assert "-m pixeldefend.book --profile laptop" in make("book") and "--no-verify" not in make("book")
     changed = make("book", "PROFILE=smoke", "RECOMPUTE=1", "VERIFY=0")
     assert "--profile smoke --recompute" in changed and "--no-verify" in changed
-    printed = make("pdf", "PROFILE=paper")
+    printed = make("book", "pdf", "PROFILE=paper")
     assert printed.index("-m pixeldefend.book --profile paper") < printed.index("-m pixeldefend.pdf")
+    assert "pixeldefend.book" not in make("pdf"), "another build would publish pages that say nothing was verified"
 
 
 def test_clean_removes_all_that_a_build_writes():

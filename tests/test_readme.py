@@ -6,11 +6,13 @@ import shlex
 
 import pytest
 import torch
+from PIL import Image
 
-from pixeldefend import paths
-from pixeldefend.classifiers import saved_classifiers
+from pixeldefend import PixelCNN, paths
+from pixeldefend.classifiers import load_classifier, saved_classifiers
 from pixeldefend.cli import make_parser
 from pixeldefend.commands import COMMANDS
+from pixeldefend.fingerprint import fingerprint
 from pixeldefend.pixelcnn import shipped_densities
 
 README = (paths.ROOT / "README.md").read_text(encoding="utf-8")
@@ -61,6 +63,14 @@ def test_a_named_file_exists(path):
 
 def test_the_files_are_found_on_the_page():
     assert {"data/README.md", "book/_static/teaser.png", "data/weights/", "notebooks/04_detection.py"} <= named_files()
+
+
+def test_the_picture_was_made_with_the_shipped_weights():
+    """If not: ``tools/draw_teaser.py``. Its description in the book says how many classes are right."""
+    with Image.open(paths.ROOT / "book" / "_static" / "teaser.png") as picture:
+        made_with = picture.info["Comment"]
+    models = PixelCNN.from_pretrained("fashion-mnist"), load_classifier("fashion-mnist", "resnet")
+    assert made_with == " ".join(map(fingerprint, models))
 
 
 @pytest.mark.parametrize("command", [line for line in commands() if line.startswith("pixeldefend ")])

@@ -16,6 +16,7 @@ from pixeldefend.defenses import MedianFiltered
 from pixeldefend.images import Images
 from pixeldefend.study import Condition, Lab, lab, load_record
 from pixeldefend.study.conditions import ADAPTIVE, DEAR, LOWER_ROWS, ROUNDINGS, ROWS, TUNED, UPPER_ROWS, Profile
+from pixeldefend.study.store import StaleRecord
 
 
 class Brightness(nn.Module):
@@ -93,6 +94,30 @@ def test_a_lab_computes_a_record_once_and_again_when_the_weights_change(toy_lab)
     other = toy_lab().record(condition)
     assert other.bits_per_dim != first.bits_per_dim and other.config["density"] != first.config["density"]
     assert load_record(path) == other
+
+
+def test_the_repository_s_records_are_not_replaced_unless_that_is_wanted(toy_lab, monkeypatch):
+    condition = Condition("fashion-mnist", "rand", 8)
+
+    def committed(**options):
+        return Lab("fashion-mnist", "laptop", **options)
+
+    first, counts = committed().record(condition), committed().measurement("counts", {"a": 1}, lambda: {"n": 1})
+    toy_lab().reference("held-out")
+    assert committed().record(condition) == first
+    with torch.no_grad():
+        toy_lab.density.network.head.b.add_(0.5)
+    with pytest.raises(StaleRecord, match=rf"{condition.name}.json was made with another density\. .*RECOMPUTE=stale"):
+        committed().record(condition)
+    with pytest.raises(StaleRecord, match="counts.json was made with another a and b"):
+        committed().measurement("counts", {"a": 2, "b": 1}, lambda: {"n": 2})
+    with pytest.raises(StaleRecord, match="held-out.json was made with another density"):
+        toy_lab().reference("held-out")
+    assert committed(recompute="stale").measurement("counts", {"a": 1}, lambda: {"n": 3}) == counts, "it is not stale"
+    monkeypatch.setenv("PIXELDEFEND_RECOMPUTE", "stale")
+    assert committed().record(condition) != first
+    monkeypatch.delenv("PIXELDEFEND_RECOMPUTE")
+    assert committed().record(condition).config["density"] != first.config["density"]
 
 
 def test_a_build_that_recomputes_computes_each_record_once(toy_lab, monkeypatch):

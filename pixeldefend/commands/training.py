@@ -76,7 +76,7 @@ def train_a_classifier(options: Namespace) -> None:
 def book_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--profile", default="laptop", help="of notebooks/params.yml: smoke, laptop or paper")
     parser.add_argument("--notebooks", nargs="+", metavar="NAME", help="run only these, keep the others as they are")
-    parser.add_argument("--recompute", action="store_true", help="run everything again, from scratch")
+    book.add_recompute(parser)
 
 
 def build_book(options: Namespace) -> None:

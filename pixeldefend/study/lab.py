@@ -61,8 +61,11 @@ class Lab:
         precision: of the density's network when images are scored and purified, "float32" or "bfloat16", and of the
             records that are loaded. By default float32, and records of either are loaded: bfloat16 changes the mean by
             about 0.001 bits per dimension, and processors without it need several times as long.
-        recompute: load nothing from before now. By default nothing from before the time that ``PIXELDEFEND_RECOMPUTE``
-            gives (in seconds since 1970; a build sets it), so that each is computed once for all notebooks of a build.
+        recompute: what to make anew, though it is there: ``True``, all results from before now; "stale", those that were
+            made with other weights or settings; ``False``, nothing: of the repository's records, those raise
+            `StaleRecord`, while one's own, in ``records`` or of "smoke", are replaced. By default what
+            ``PIXELDEFEND_RECOMPUTE`` says, which a build sets: "stale", or the time (seconds since 1970) before which
+            nothing counts, so that each is computed once for all notebooks of a build.
         records: where records lie; by default ``data/records/<profile>``, and a git-ignored cache for "smoke".
         density: a name or folder for `PixelCNN.from_pretrained`; by default the first of `conditions.densities_of`
             that is shipped. Where there is none, records hold no bits per dimension, and what needs the density raises
@@ -70,17 +73,16 @@ class Lab:
     """
 
     def __init__(self, data_set: str, profile: str = "laptop", *, precision: str | None = None,
-                 recompute: bool | None = None, records: Path | None = None, density: str | None = None,
+                 recompute: bool | str | None = None, records: Path | None = None, density: str | None = None,
                  device: torch.device | str = "cpu", progress: bool = False):
         check_choice(profile, PROFILES, name="profile")
         self.data_set, self.profile_name, self.profile = data_set, profile, profile_of(profile, data_set)
         self.precision = precision or "float32"
-        if recompute is None:
-            not_before = float(os.environ.get("PIXELDEFEND_RECOMPUTE", 0))
-        else:
-            not_before = time.time() if recompute else 0.0
+        not_before, replaces = _recomputing(recompute)
         free = () if precision else ("precision",)
-        self.store, self.lasting = Store(device, not_before, free), Store(device, free=free)
+        own = records is not None or profile == "smoke"
+        self.store = Store(device, not_before, free, keeps=not (replaces or own))
+        self.lasting = Store(device, free=free, keeps=not replaces)
         default = paths.ROOT / "cache" / "records" if profile == "smoke" else paths.RECORDS
         self.records = Path(records) if records else default / profile
         self.reference_folder = paths.RECORDS / "reference"
@@ -346,6 +348,15 @@ class Lab:
         if reference:
             return self.lasting.measurement(self.reference_folder / f"{self.density_name}-{name}.json", config, measure)
         return self.store.measurement(self.records / f"{self.data_set}-{name}.json", config, measure)
+
+
+def _recomputing(wanted: bool | str | None) -> tuple[float, bool]:
+    """The time (seconds since 1970) before which no result counts, and whether those that do not match are replaced."""
+    if wanted is None:
+        wanted = os.environ.get("PIXELDEFEND_RECOMPUTE") or False
+    if wanted in (False, "stale"):
+        return 0.0, wanted == "stale"
+    return (time.time() if wanted is True else float(wanted)), True
 
 
 def _parts(condition: Condition) -> tuple[Condition, Condition]:

@@ -11,17 +11,23 @@ import torch
 from .records import Record, load_record, read_signed, save_record, write_signed
 
 
+class StaleRecord(ValueError):
+    """A result on disk was made with other weights or settings than those at hand; the message names it and them."""
+
+
 @dataclass(frozen=True)
 class Store:
     """Loads or makes results.
 
     ``not_before`` (seconds since 1970) is the age beyond which a file counts as none; ``device`` is noted in what is made;
-    the keys in ``free`` may have any value in the configuration of what is loaded.
+    the keys in ``free`` may have any value in the configuration of what is loaded. With ``keeps`` a file of another
+    configuration is not replaced: asking for its results raises `StaleRecord`.
     """
 
     device: torch.device | str = "cpu"
     not_before: float = 0.0
     free: tuple[str, ...] = ()
+    keeps: bool = False
 
     def matches(self, found: dict, wanted: dict) -> bool:
         """Whether what was made with the configuration ``found`` holds where ``wanted`` is asked for."""
@@ -37,6 +43,7 @@ class Store:
             record = load_record(path)
             if self.matches(record.config, config):
                 return record
+            self._may_replace(path, record.config, config)
         started = time.perf_counter()
         labels, predictions, bits = evaluate()
         record = Record(config, list(range(len(labels or bits))), labels, predictions, bits, self._made(started))
@@ -53,10 +60,20 @@ class Store:
             content = read_signed(path)
             if self.matches(content.get("config", {}), config):
                 return content["results"]
+            self._may_replace(path, content.get("config", {}), config)
         started = time.perf_counter()
         results = json.loads(json.dumps(measure()))
         write_signed({"config": config, "results": results, "made": self._made(started)}, path)
         return results
+
+    def _may_replace(self, path: Path, found: dict, wanted: dict) -> None:
+        if self.keeps:
+            names = sorted(k for k in found.keys() | wanted.keys() if k not in self.free and found.get(k) != wanted.get(k))
+            raise StaleRecord(
+                f"the stored result {path.name} was made with another {' and '.join(names)}. `make book RECOMPUTE=stale` "
+                "makes such results anew and replaces them, as does Lab(..., recompute=\"stale\"); Lab(..., records=FOLDER) "
+                "keeps yours apart"
+            )
 
     def _made(self, started: float) -> dict:
         """How a result came about; the seconds are without attacks that were run or kept before."""

@@ -1,7 +1,7 @@
 """Checks committed records: a few images of each are computed again, and a record that disagrees is named.
 
 Measurements and the reference likelihoods are not checked: the first are no grid cells, the others need the training
-images. Nor is a record whose configuration is not today's; a build computes it again.
+images. Nor is a record whose configuration is not today's; a build that needs it refuses it.
 """
 
 import random
