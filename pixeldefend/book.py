@@ -111,8 +111,8 @@ def _begin(begun: Path) -> float:
         begun.write_text(str(time.time()), encoding="utf-8")
         return float(begun.read_text(encoding="utf-8"))
     since = float(begun.read_text(encoding="utf-8"))
-    print(f"going on with what was begun at {time.strftime('%Y-%m-%d %H:%M', time.localtime(since))}; to begin again, remove "
-          f"{begun.parent.name}/{begun.name} in _build", flush=True)  # fmt: skip
+    print(f"going on with what was begun at {time.strftime('%Y-%m-%d %H:%M', time.localtime(since))}; to begin again, "
+          f"remove {begun.parent.name}/{begun.name} in _build", flush=True)  # fmt: skip
     return since
 
 
@@ -301,7 +301,7 @@ def _remove_stale(project: Project) -> None:
 def add_recompute(parser: argparse.ArgumentParser) -> None:
     """``--recompute [stale]``, as `build` takes it."""
     parser.add_argument("--recompute", nargs="?", const=True, default=False, choices=[True, STALE], metavar=STALE,
-                        help="run everything again, from scratch, or what was made with other weights or settings")  # fmt: skip
+                        help="run everything again, or make anew what was made with other weights or settings")  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -25,13 +25,20 @@ def scored_labs(profile: str = "laptop", **options) -> dict[str, Lab]:
 
 
 def shown(labs: dict[str, Lab]) -> str:
-    """A sentence that says which data sets are shown, and which are left out."""
-    names = " and ".join(TITLES[data_set] for data_set in labs) or "No data set"
+    """What a chapter's numbers rest on: images of which data sets, and which of these are left out."""
+    counts = [f"{_first(lab)} test images of {TITLES[data_set]}" for data_set, lab in labs.items()]
+    text = f"The numbers of this chapter rest on {' and '.join(counts) or 'nothing'}, or on fewer where they say so."
+    if any(lab.profile_name == "smoke" for lab in labs.values()):
+        text += " **So few show that everything runs, and nothing else: the text does not fit them.**"
     absent = [TITLES[data_set] for data_set in EPS_ATTACK if data_set not in labs]
-    text = f"{names} {'are' if len(labs) > 1 else 'is'} shown."
     if absent:
         text += f" {' and '.join(absent)} is left out: this book has no density of it, or no ResNet."
     return text
+
+
+def _first(lab: Lab) -> str:
+    count = lab.profile.images
+    return "all" if count is None else f"the first {count:,}"
 
 
 def kinds_of_image(lab: Lab, eps: int, attacks: Sequence[str] = ATTACKS) -> dict[str, Record]:
