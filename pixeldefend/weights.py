@@ -22,6 +22,7 @@ from .hub import save_torch_state_dict
 WEIGHTS, INDEX, SUMS = "model.safetensors", "model.safetensors.index.json", "SHA256SUMS"
 CONFIG, SCORES, LOG = "config.json", "scores.json", "log.jsonl"
 BEFORE, SECONDS_BEFORE = "images_seen_before", "training_seconds_before"  # in the scores of a warm start: of earlier runs
+EARLIER = "earlier_runs"  # and what the scores of these said, the first run first
 WEIGHT_FILES = ("model*.safetensors", INDEX, SUMS)  # patterns: all that `load_weights` may read
 MAX_PIECE_SIZE = 49_000_000  # bytes of tensors; a file's header takes some more, and hosts warn from 50 MB on
 RESTORE = "restore it from the repository or download it again"

@@ -12,7 +12,7 @@ from nets import small_density
 from pixeldefend import PixelCNN, load_images, paths
 from pixeldefend.cli import make_parser
 from pixeldefend.pixelcnn import card as cards
-from pixeldefend.pixelcnn.card import CARD, SAMPLES, card, describe, draw_samples, probe_images, training_command
+from pixeldefend.pixelcnn.card import CARD, SAMPLES, card, describe, draw_samples, probe_images, training_commands
 from pixeldefend.weights import CONFIG, LOG, SCORES
 
 SETTINGS = {"data_set": "fashion-mnist", "training_images": 2000, "batch_size": 4, "steps": 250, "cooldown_steps": 77,
@@ -114,7 +114,7 @@ def test_without_probes_nothing_is_said_of_them(tmp_path):
                          ids=["usual", "other precision, compiled", "no cool-down"])  # fmt: skip
 def test_the_command_line_asks_for_what_was_trained(name, settings, tmp_path):
     folder = write(tmp_path / name, settings=settings)
-    command = training_command(name, *(json.loads((folder / file).read_text()) for file in (CONFIG, SCORES)))
+    (command,) = training_commands(name, *(json.loads((folder / file).read_text()) for file in (CONFIG, SCORES)))
     assert f"\n{command}\n" in card(folder)
     program, *words = shlex.split(command)
     options, settings = make_parser().parse_args(words), {**SETTINGS, **settings}
@@ -125,6 +125,22 @@ def test_the_command_line_asks_for_what_was_trained(name, settings, tmp_path):
     assert (options.filters, options.blocks, options.dropout) == (6, 1, 0.0)
     assert (options.learning_rate, options.seed) == (0.002, 3)
     assert (options.bfloat16, options.compiled) == (settings["bfloat16"], settings.get("compiled", False))
+
+
+def test_earlier_runs_are_commands_too_each_from_the_weights_of_the_one_before(tmp_path):
+    earlier = {"images_seen": 800, "training_seconds": 9.0, "test_bits_per_dim": 6.5, "fingerprint": "abc",
+               "settings": {**SETTINGS, "seed": 4}}  # fmt: skip
+    folder = write(tmp_path / "net", settings={"start": "abc"}, earlier_runs=[earlier])
+    commands = training_commands("net", *(json.loads((folder / file).read_text()) for file in (CONFIG, SCORES)))
+    first, second = (make_parser().parse_args(shlex.split(command)[1:]) for command in commands)
+    assert (first.images, first.seed, first.start) == (800, 4, None)
+    assert (second.images, second.seed, second.start) == (1000, 3, str(first.weights))
+    assert first.folder != second.folder and first.weights != second.weights
+    text = card(folder)
+    assert all(command in text for command in commands) and "to 6.5000 bits per dimension" in text
+    assert "initial_images" in card(write(tmp_path / "whole", settings={"initial_images": 100}))
+    folder = write(tmp_path / "other", settings={"start": "abc", "initial_images": 100})
+    assert "--start-from FOLDER-OF-abc" in card(folder) and "initial_images" not in card(folder)
 
 
 @pytest.mark.parametrize("name", [CONFIG, SCORES, LOG])

@@ -16,7 +16,7 @@ from pixeldefend.fingerprint import fingerprint
 from pixeldefend.pixelcnn import card, training
 from pixeldefend.pixelcnn.network import Network, PixelCNNConfig
 from pixeldefend.pixelcnn.training import OPTIMIZERS, DensityJob, Recipe, save_density, train_density
-from pixeldefend.weights import BEFORE, SECONDS_BEFORE
+from pixeldefend.weights import BEFORE, EARLIER, SECONDS_BEFORE
 
 STEPS = 9
 
@@ -458,4 +458,8 @@ def test_what_an_earlier_run_had_seen_is_noted_and_adds_up(data, tmp_path):
     assert scores["third"]["images_seen"] == 16
     assert scores["third"][SECONDS_BEFORE] > scores["second"][SECONDS_BEFORE] > 0
     assert "which had seen 40 images" in (tmp_path / "third-weights" / card.CARD).read_text()
-    assert BEFORE not in json.loads((tmp_path / "first-weights" / training.SCORES).read_text())
+    first = json.loads((tmp_path / "first-weights" / training.SCORES).read_text())
+    assert not {BEFORE, EARLIER} & first.keys()
+    runs = scores["third"][EARLIER]
+    assert [run["fingerprint"] for run in runs] == [first["fingerprint"], scores["second"]["fingerprint"]]
+    assert [run["settings"] for run in runs] == [first["settings"], scores["second"]["settings"]]

@@ -199,15 +199,15 @@ def test_a_table_has_the_papers_columns_and_beside_each_number_its_interval_its_
     assert len(cells(rule)) == len(cells(normal)) == len(cells(purified)) == 9
     assert cells(normal)[:3] == [
         "ResNet, normal",
-        "**75.0**<br>[70,&nbsp;79]<br>paper&nbsp;93 (−18)",
-        "**75.0**<br>[70,&nbsp;79]<br>paper&nbsp;71 (+4)",
+        "**75.0**<br>[70,&nbsp;79]<br>paper&nbsp;93 (−18.0)",
+        "**75.0**<br>[70,&nbsp;79]<br>paper&nbsp;71 (+4.0)",
     ]
     assert cells(normal)[6:] == [
-        "**10.0**<br>[6,&nbsp;15]<br>paper&nbsp;1 (+9)",
-        f"**10.0**<br>CW<br>[6,&nbsp;15]<br>{few}<br>paper&nbsp;0 (+10)",
+        "**10.0**<br>[6,&nbsp;15]<br>paper&nbsp;1 (+9.0)",
+        f"**10.0**<br>CW<br>[6,&nbsp;15]<br>{few}<br>paper&nbsp;0 (+10.0)",
         "**50.0**<br>[43,&nbsp;57]",
     ]
-    assert cells(purified)[7] == f"**25.0**<br>BIM<br>[21,&nbsp;30]<br>{many}<br>paper&nbsp;74 (−49)"
+    assert cells(purified)[7] == f"**25.0**<br>BIM<br>[21,&nbsp;30]<br>{many}<br>paper&nbsp;74 (−49.0)"
 
 
 def test_a_table_of_some_attacks_has_no_other_columns():
@@ -233,7 +233,7 @@ def test_the_strongest_attack_both_ways():
     columns[ROWS[0], "rand", 8] = record(390, 400, first=False)  # wrong about the first ten only
     head, _, line = tables.strongest_table(columns, ROWS[:1], "fashion-mnist").splitlines()
     assert cells(head)[1:3] == ["strongest attack, eps 8", "worst per image, eps 8"] and len(cells(head)) == 5
-    assert cells(line)[1] == "**10.0**<br>CW<br>[6,&nbsp;15]<br>n&nbsp;=&nbsp;200<br>paper&nbsp;0 (+10)"
+    assert cells(line)[1] == "**10.0**<br>CW<br>[6,&nbsp;15]<br>n&nbsp;=&nbsp;200<br>paper&nbsp;0 (+10.0)"
     assert cells(line)[2] == "**5.0**<br>[2,&nbsp;9]<br>n&nbsp;=&nbsp;200<br>one attack: 10.0"  # of 20
 
 
@@ -243,7 +243,7 @@ def test_records_of_all_images_stand_beside_those_of_fewer():
 
     table = tables.all_images_table(ROWS[:1], stored, lambda condition: record(20, 200), "fashion-mnist").splitlines()
     assert [cells(line)[:2] for line in table[2:]] == [["ResNet, normal", "clean"], ["ResNet, normal", "BIM, eps 25"]]
-    assert cells(table[3])[2:] == ["**90.0**<br>[89,&nbsp;91]<br>n&nbsp;=&nbsp;10000<br>paper&nbsp;0 (+90)",
+    assert cells(table[3])[2:] == ["**90.0**<br>[89.3,&nbsp;90.6]<br>n&nbsp;=&nbsp;10000<br>paper&nbsp;0 (+90.0)",
                                    "**10.0**<br>[6,&nbsp;15]<br>n&nbsp;=&nbsp;200"]  # fmt: skip
     for nothing in (None, record(3, 6)):
         assert tables.all_images_table(ROWS[:1], lambda _, found=nothing: found, lambda _: record(20, 200), "cifar10") == ""
@@ -261,7 +261,7 @@ def test_a_table_of_roundings_shows_what_quantisation_does_alone():
     assert [cells(line)[0] for line in lines] == [f"{name}, eps {eps}" for name in ("DeepFool", "CW") for eps in (2, 8, 16)]
     assert cells(lines[0])[1:] == [
         "200",
-        "**10.0**<br>[6,&nbsp;15]<br>paper&nbsp;57 (−47)",
+        "**10.0**<br>[6,&nbsp;15]<br>paper&nbsp;57 (−47.0)",
         "**80.0**<br>[73,&nbsp;85]",
         "**30.0**<br>[24,&nbsp;37]",
     ]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..hub import ModelCardData
 from ..images import DATA_SETS, HELD_OUT, load_images
-from ..weights import BEFORE, CONFIG, LOG, SCORES
+from ..weights import BEFORE, CONFIG, EARLIER, LOG, SCORES
 from .model import PixelCNN
 from .network import Network, PixelCNNConfig
 
@@ -168,9 +168,11 @@ def _recipe(scores: dict) -> str:
     rows = [(key, str(value)) for key, value in settings.items() if key not in ("data_set", "training_images")]
     begun = ""
     if "start" in settings:
+        rows = [row for row in rows if row[0] != "initial_images"]  # nothing was initialised
         begun = f"\n\nThe run began with the weights of an earlier one (fingerprint `{settings['start']}`), which had seen "
         begun += f"{scores[BEFORE]:,} images, " if BEFORE in scores else "images of its own, "
         begun += "not counted here."
+        begun += "".join(f" {line}" for line in _runs(scores))
     with_muon = ", and Muon for the directions of the hidden layers" if settings.get("optimizer") == "muon" else ""
     return (
         f"## Recipe\n\nMaximum likelihood with Adam{with_muon}; the weights are the exponential moving average over the "
@@ -179,6 +181,12 @@ def _recipe(scores: dict) -> str:
         f"seconds of training. The\npaper does not say how long the authors trained.{begun}\n\n"
         + _table(("setting", "value"), rows)
     )
+
+
+def _runs(scores: dict) -> list[str]:
+    return [f"Run {number} of these: {run['images_seen']:,} images in {run['training_seconds']:,.0f} seconds, to "
+            f"{run['test_bits_per_dim']:.4f} bits per dimension on the test images."
+            for number, run in enumerate(scores.get(EARLIER, []), 1)]  # fmt: skip
 
 
 def _curve(log: list[dict]) -> str:
@@ -234,17 +242,26 @@ def _use(folder: Path, config: dict, scores: dict) -> str:
     return (
         "## Use and reproduce\n\n```python\nimport pixeldefend as pxd\n\n"
         f'density = pxd.PixelCNN.from_pretrained("{folder.name}")\n```\n\n'
-        f"```console\n{training_command(folder.name, config, scores)}\n```\n\n"
+        "```console\n" + "\n".join(training_commands(folder.name, config, scores)) + "\n```\n\n"
         "On other hardware, with another number of processes or with `--compile`, rounding differs, and in the end so do "
         "the weights.\n`sha256sum -c SHA256SUMS` checks the files; loading does so as well."
     )
 
 
-def training_command(name: str, config: dict, scores: dict) -> str:
-    """The command line that trains a density as the one called ``name`` was trained."""
-    settings = scores["settings"]
+def training_commands(name: str, config: dict, scores: dict) -> list[str]:
+    """The command lines that train a density as the one called ``name`` was: one for each run, the last one's last."""
+    runs = [*scores.get(EARLIER, []), scores]
+    names = [f"my-{name}-{number}" for number in range(1, len(runs))] + [f"my-{name}"]
+    starts = [None, *names]
+    return [_training_command(name, config, run, weights=weights, start=start)
+            for run, weights, start in zip(runs, names, starts[:-1], strict=True)]  # fmt: skip
+
+
+def _training_command(name: str, config: dict, run: dict, *, weights: str, start: str | None) -> str:
+    """That of one ``run``, from the weights in ``start``; ``None``: from scratch, or from weights of which nothing is known."""
+    settings = run["settings"]
     options = {
-        "images": scores["images_seen"],
+        "images": run["images_seen"],
         "filters": config["filters"],
         "blocks": config["blocks"],
         "dropout": config["dropout"],
@@ -261,8 +278,8 @@ def training_command(name: str, config: dict, scores: dict) -> str:
     words += [word for option, value in options.items() for word in (f"--{option}", str(value))]
     words += ["--bfloat16" if settings["bfloat16"] else "--no-bfloat16"]
     words += ["--compile"] if settings.get("compiled") else []
-    words += ["--start-from", f"FOLDER-OF-{settings['start']}"] if "start" in settings else []
-    return shlex.join([*words, "--weights", f"my-{name}"])
+    words += ["--start-from", start or f"FOLDER-OF-{settings['start']}"] if "start" in settings else []
+    return shlex.join([*words, "--folder", f"runs/{weights}", "--weights", weights])
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

@@ -23,7 +23,7 @@ from .. import distributed, loop, paths
 from ..checks import check_choice, check_count, check_images
 from ..fingerprint import fingerprint
 from ..images import DATA_SETS, load_images
-from ..weights import BEFORE, LOG, SCORES, SECONDS_BEFORE, check_replaceable
+from ..weights import BEFORE, EARLIER, LOG, SCORES, SECONDS_BEFORE, check_replaceable
 from .card import describe
 from .layers import Elementwise, concat_elu, gate_and_activate
 from .logistic import observed_log_probs, scale_levels
@@ -34,6 +34,7 @@ from .network import Network, initialise_from_data
 OPTIMIZERS = ("muon", "adam")
 FILTERS = {"fashion-mnist": 40, "cifar10": 160}  # appendix B: reduced to a quarter for Fashion-MNIST
 BLOCKS = 5
+OF_A_RUN = ("images_seen", "training_seconds", "test_bits_per_dim", "fingerprint", "settings")  # kept of earlier ones
 
 
 @dataclass(frozen=True)
@@ -271,7 +272,8 @@ def _before(start: str | Path | None) -> dict:
         return {}
     earlier = json.loads(scores.read_text())
     return {BEFORE: earlier["images_seen"] + earlier.get(BEFORE, 0),
-            SECONDS_BEFORE: earlier["training_seconds"] + earlier.get(SECONDS_BEFORE, 0)}  # fmt: skip
+            SECONDS_BEFORE: earlier["training_seconds"] + earlier.get(SECONDS_BEFORE, 0),
+            EARLIER: [*earlier.get(EARLIER, []), {name: earlier[name] for name in OF_A_RUN if name in earlier}]}  # fmt: skip
 
 
 def save_density(model: PixelCNN, weights: Path, *, run: Path, test: Tensor, settings: dict, before: dict | None = None,

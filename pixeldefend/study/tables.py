@@ -19,6 +19,8 @@ from .conditions import (
 )
 from .records import Record
 
+MANY = 5_000  # images, of which an interval is about a point wide
+
 
 def wilson_interval(successes: int, trials: int, *, z: float = Z_95) -> tuple[float, float]:
     """Wilson's score interval for a proportion, 95 % by default: (low, high) in 0..1.
@@ -35,9 +37,12 @@ def wilson_interval(successes: int, trials: int, *, z: float = Z_95) -> tuple[fl
 
 
 def percent_interval(successes: int, trials: int) -> str:
-    """The 95 % interval in percent, rounded outward, in Markdown that does not break at its comma."""
+    """The 95 % interval in percent, rounded outward, to tenths from `MANY` trials on, in Markdown that does not break at
+    its comma."""
     low, high = wilson_interval(successes, trials)
-    return f"[{math.floor(100 * low)},&nbsp;{math.ceil(100 * high)}]"
+    digits = 1 if trials >= MANY else 0
+    low, high = math.floor(100 * low * 10**digits) / 10**digits, math.ceil(100 * high * 10**digits) / 10**digits
+    return f"[{low:.{digits}f},&nbsp;{high:.{digits}f}]"
 
 
 def accuracy_cell(record: Record, paper: float | None, *, note: str = "", count: bool = False) -> str:
@@ -52,9 +57,9 @@ def accuracy_cell(record: Record, paper: float | None, *, note: str = "", count:
 
 
 def _signed(points: float) -> str:
-    """A difference in whole percentage points, with a sign unless it is zero."""
-    rounded = round(points)
-    return f"{rounded:+d}".replace("-", "−") if rounded else "0"
+    """A difference in percentage points, as accuracies are printed, with a sign unless it is zero."""
+    rounded = round(points, 1)
+    return f"{rounded:+.1f}".replace("-", "−") if rounded else "0"
 
 
 def accuracy_table(rows: Sequence[Row], record: Callable[[Condition], Record], data_set: str, *, eps: int,
