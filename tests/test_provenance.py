@@ -23,7 +23,8 @@ def root(tmp_path):
     save_record(record, tmp_path / "data/records/laptop/fashion-mnist-a.json")
     measured = {"config": {"images": 1000, "weights": [{"density": "00bb"}]}, "results": {"of": "00aa"}, "made": MADE}
     write_signed(measured, tmp_path / "data/records/laptop/cifar10-b.json")
-    write_signed({"fingerprint": "00bb", "seconds": 3.25}, tmp_path / "data/records/speed/cifar10-cpu.json")
+    machine = {"device": "cpu", "threads": 1, "torch": "2.1", "name": "x86_64", "instructions": "AVX2"}
+    write_signed({"fingerprint": "00bb", "seconds": 3.25, "machine": machine}, tmp_path / "data/records/speed/cifar10-cpu.json")
     return tmp_path
 
 
@@ -48,7 +49,7 @@ def test_each_used_record_has_a_row_that_says_where_it_came_from(root):
         "12.5&nbsp;s, cpu, 2 threads, torch 2.0", "{doc}`5 <notebooks/05_b>`, {doc}`6 <notebooks/06_c>`",
     ]  # fmt: skip
     assert found["cifar10-b"][1:4] == ["measurement", "1,000", "cifar10 `00bb`"], "at any depth, but not a result"
-    assert found["cifar10-cpu"][3:5] == ["cifar10 `00bb`", "3.25&nbsp;s"]
+    assert found["cifar10-cpu"][3:5] == ["cifar10 `00bb`", "3.25&nbsp;s, cpu (x86_64, AVX2), 1 thread, torch 2.1"]
 
 
 def test_damaged_and_missing_records_are_refused(root):

@@ -258,7 +258,7 @@ def training_commands(name: str, config: dict, scores: dict) -> list[str]:
 
 
 def _training_command(name: str, config: dict, run: dict, *, weights: str, start: str | None) -> str:
-    """That of one ``run``, from the weights in ``start``; ``None``: from scratch, or from weights of which nothing is known."""
+    """That of one ``run``, from the weights in ``start``; without it from scratch, or from weights that have no folder."""
     settings = run["settings"]
     options = {
         "images": run["images_seen"],

@@ -71,21 +71,26 @@ def _table(title: str, rows: list[str]) -> str:
 
 
 def _row(file: str, content: dict, notebooks: list[str], names: Mapping[str, Weights]) -> str:
-    config, made = content.get("config", {}), content.get("made", {})
-    threads, seconds = made.get("threads"), made.get("seconds", content.get("seconds"))
-    computed = [] if seconds is None else [f"{seconds}&nbsp;s"]
-    computed += [str(made["device"])] if "device" in made else []
-    computed += [f"{threads} thread{'' if threads == 1 else 's'}"] if threads else []
-    computed += [f"torch {made['torch']}"] if "torch" in made else []
+    config = content.get("config", {})
     cells = [
         f"{{download}}`{Path(file).stem} <../{file}>`",
         _what(content, config),
         _images(content, config),
         "<br>".join(_weights(content, names)),
-        ", ".join(computed),
+        ", ".join(_made(content)),
         ", ".join(f"{{doc}}`{name.split('_')[0].lstrip('0')} <notebooks/{name}>`" for name in notebooks),
     ]
     return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _made(content: dict) -> list[str]:
+    """How long a result took, and on what."""
+    made = {"seconds": content.get("seconds"), **content.get("machine", {}), **content.get("made", {})}
+    threads, kind = made.get("threads"), [made[key] for key in ("name", "instructions") if key in made]
+    words = [] if made["seconds"] is None else [f"{made['seconds']}&nbsp;s"]
+    words += [made["device"] + (f" ({', '.join(kind)})" if kind else "")] if "device" in made else []
+    words += [f"{threads} thread{'' if threads == 1 else 's'}"] if threads else []
+    return words + ([f"torch {made['torch']}"] if "torch" in made else [])
 
 
 def _what(content: dict, config: dict) -> str:

@@ -7,7 +7,6 @@ never faster.
 
 import copy
 import itertools
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +28,7 @@ from ..pixelcnn.model import PRECISIONS, pixel_chooser
 from ..pixelcnn.network import Network
 from ..pixelcnn.pieces import work_through
 from ..pixelcnn.training import DensityJob, Recipe, compile_network
+from .store import machine
 
 CHUNKS = {"cpu": (8, 32, 128), "cuda": (128, 512, 1024)}  # images a forward pass
 TRAINING_BATCH = {"cpu": 16, "cuda": 128}
@@ -79,14 +79,6 @@ def measure(density: PixelCNN, images: Tensor, *, name: str, eps_defend: int, ba
     content["training"] = bench.training()
     content["seconds"] = round(time.perf_counter() - started, 1)
     return content
-
-
-def machine(device: torch.device) -> dict:
-    """What the record was made on, without anything that names the machine itself."""
-    described = {"device": device.type, "threads": torch.get_num_threads(), "torch": torch.__version__}
-    if device.type == "cuda":
-        return described | {"name": torch.cuda.get_device_name(device)}
-    return described | {"name": platform.machine(), "instructions": torch.backends.cpu.get_cpu_capability()}
 
 
 def flops(network: Network, images: Tensor) -> int:

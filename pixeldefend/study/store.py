@@ -1,6 +1,7 @@
 """What is on disk and still holds: results are loaded where their configuration is the wanted one, or else made and kept."""
 
 import json
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,14 @@ from pathlib import Path
 import torch
 
 from .records import Record, load_record, read_signed, save_record, write_signed
+
+
+def machine(device: torch.device) -> dict:
+    """What a result is made on, without anything that names the machine itself."""
+    described = {"device": device.type, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    if device.type == "cuda":
+        return described | {"name": torch.cuda.get_device_name(device)}
+    return described | {"name": platform.machine(), "instructions": torch.backends.cpu.get_cpu_capability()}
 
 
 class StaleRecord(ValueError):
@@ -77,9 +86,4 @@ class Store:
 
     def _made(self, started: float) -> dict:
         """How a result came about; the seconds are without attacks that were run or kept before."""
-        return {
-            "seconds": round(time.perf_counter() - started, 1),
-            "device": str(self.device),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-        }
+        return {"seconds": round(time.perf_counter() - started, 1), **machine(torch.device(self.device))}

@@ -145,9 +145,10 @@ def _area(lab: Lab, row: Row, attack: str) -> float:
 
 
 def _clean_and_attacked(lab: Lab, row: Row, attack: str) -> tuple[Tensor, Tensor]:
-    """Scores of the clean test images that the attack was given, and of what it made of them."""
-    attacked = -scored(lab, row, attack, FIGURE_EPS).bits
-    return paired(-scored(lab, NORMAL).bits, attacked), attacked
+    """p-values, against held-out images, of the clean test images that the attack was given and of what it made of them."""
+    held_out = -reference(lab, "held-out").bits
+    clean, attacked = (p_values(-of.bits, held_out) for of in (scored(lab, NORMAL), scored(lab, row, attack, FIGURE_EPS)))
+    return paired(clean, attacked), attacked
 
 
 def _auc(lab: Lab, row: Row, attack: str, passes: Callable[[float], bool]) -> Outcome:
