@@ -26,7 +26,7 @@ absent = [TITLES[data_set] for data_set, lab in labs.items() if not lab.has_dens
 glue("data", Markdown(trained.data_table(first)), display=False)
 glue("densities", Markdown(trained.density_table(densities)), display=False)
 missing = f"For {' and '.join(absent)} there is none yet."
-glue("absent", Markdown(missing if absent else "Both data sets have one."), display=False)
+glue("absent", Markdown(missing if absent else "Each data set has its own."), display=False)
 copy = next(of.scores for of in densities if of.data_set == "cifar10")
 glue("cifar10_training", copy["settings"]["training_images"], display=False)
 glue("cifar10_test", copy["test_images"], display=False)
@@ -64,7 +64,7 @@ for of in (of for of in densities if of.name == labs[of.data_set].density_name):
 #
 # Densities and classifiers learn from all but the last 5,000 training images; the authors' code sets aside as many of
 # Fashion-MNIST, though perhaps not these. Those 5,000 are *held out*: they calibrate p-values and choose thresholds. The copy of CIFAR-10 that the networks were trained and scored on lacks
-# a few images: it has {glue:text}`cifar10_training:d` to train on and {glue:text}`cifar10_test:d` to test on. Test images are used for nothing but the numbers in this
+# a few images: it has {glue:text}`cifar10_training:,d` to train on and {glue:text}`cifar10_test:,d` to test on. Test images are used for nothing but the numbers in this
 # book. All test images of Fashion-MNIST and the first thousand of CIFAR-10 come with the repository, so that the book can be built
 # without a download.
 
@@ -95,19 +95,19 @@ figures.gallery(
 # ```
 # :::
 #
-# The density of Fashion-MNIST has the size that the paper and the authors' code give it. It has seen {glue:text}`density_images:d`
+# The density of Fashion-MNIST has the size that the paper and the authors' code give it. It has seen {glue:text}`density_images:,d`
 # training images, {glue:text}`density_history`: {glue:text}`density_epochs:.1f` epochs, which
 # took {glue:text}`density_hours:.1f` hours on two processor cores. The authors train with Adam, and their code is prepared for thousands of epochs
-# on GPUs; Muon {cite:p}`jordan2024muon` is meant to need fewer. Over {glue:text}`density_test_images:d` test images its mean is {glue:text}`density_bits:.3f` bits per dimension, where
+# on GPUs; Muon {cite:p}`jordan2024muon` is meant to need fewer. Over {glue:text}`density_test_images:,d` test images its mean is {glue:text}`density_bits:.3f` bits per dimension, where
 # the paper has 2.7, and images differ a good deal (standard deviation {glue:text}`density_std:.2f`).
 # {numref}`fig-curve` shows its training: {glue:text}`density_third_quarter:.2f` bits per dimension on average in the third quarter of the
 # last run, {glue:text}`density_last_quarter:.2f` in the last, over which the learning rate falls to zero. How much a longer run would add, and how
 # much detection and purification would gain from it, was not tried.
 #
-# The density of CIFAR-10 is a small one: {glue:text}`cifar10_filters:d` filters where the authors' code has 160, and
+# The density of CIFAR-10 is a small one: {glue:text}`cifar10_filters:,d` filters where the authors' code has 160, and
 # {glue:text}`cifar10_millions:.1f` million parameters instead of 53.7. The same two cores gave it {glue:text}`cifar10_hours:.1f` hours, for
 # {glue:text}`cifar10_epochs:.1f` epochs. It reaches {glue:text}`cifar10_bits:.3f` bits per dimension on
-# {glue:text}`cifar10_test_images:d` test images; the paper's has 3.0. Its curve fell to the end, and so did the learning rate:
+# {glue:text}`cifar10_test_images:,d` test images; the paper's has 3.0. Its curve fell to the end, and so did the learning rate:
 # {glue:text}`cifar10_third_quarter:.2f` bits in the third quarter of the run, {glue:text}`cifar10_last_quarter:.2f` in the last.
 # Whatever the chapters find in detecting and purifying CIFAR-10, they find it with this density.
 

@@ -58,18 +58,29 @@ perturbations.one_image(lab, ALL_ATTACKS)
 # - **FGSM**, the fast gradient sign method {cite:p}`goodfellow2015explaining`, takes one step of size $\epsilon$ uphill on
 #   the loss $L$, {eq}`eq-fgsm`.
 # - **BIM**, the basic iterative method {cite:p}`kurakin2017adversarialexamples`, takes steps of one level and comes back into the
-#   ball after each, {eq}`eq-bim`: $\lfloor \min(\epsilon + 4, 1.25 \epsilon) \rfloor$ of them, {glue:text}`bim_small:d` at
-#   $\epsilon =$ {glue:text}`small:d` and {glue:text}`bim_large:d` at {glue:text}`large:d`. It has no random start.
+#   ball after each, {eq}`eq-bim`: $\lfloor \min(\epsilon + 4, 1.25 \epsilon) \rfloor$ of them, {glue:text}`bim_small:,d` at
+#   $\epsilon =$ {glue:text}`small:,d` and {glue:text}`bim_large:,d` at {glue:text}`large:,d`. It has no random start.
 # - **DeepFool** {cite:p}`moosavi2016deepfool` looks for the *nearest* wrong image: it walks to the boundary of the
-#   linearised classifier, again and again, until the prediction changes. Only then is the result clipped to $\epsilon$.
+#   linearised classifier, {eq}`eq-deepfool`, again and again, until the prediction changes. Only then is the result clipped
+#   to $\epsilon$.
 # - **Carlini-Wagner** {cite:p}`carlini2017towards` also looks for a small change, by descending a loss that weighs being
-#   misclassified against being far away. *CW* is the setting that the authors' code runs; *CW, tuned* is ours.
+#   misclassified against being far away, {eq}`eq-cw`. *CW* is the setting that the authors' code runs; *CW, tuned* is ours.
 #
 # $$ X^\text{adv} = X + \epsilon \operatorname{sign} \nabla_X L(X, y) $$ (eq-fgsm)
 #
 # $$ X_0 = X, \qquad X_{n+1} = \operatorname{Clip}_X^\epsilon \left( X_n + \operatorname{sign} \nabla_X L(X_n, y) \right) $$ (eq-bim)
 #
-# where $\operatorname{Clip}_X^\epsilon$ takes each sub-pixel back to within $\epsilon$ of $X$ and to 0..255.
+# where $\operatorname{Clip}_X^\epsilon$ takes each sub-pixel back to within $\epsilon$ of $X$ and to 0..255. With the logits
+# $f_l$ and the gradient $g_l = \nabla_X (f_l - f_y)$ for each other class $l$, a step of DeepFool is
+#
+# $$ X_{n+1} = X_n + \min_l \frac{f_y(X_n) - f_l(X_n)}{\lVert g_l \rVert_1} \operatorname{sign} g_l, $$ (eq-deepfool)
+#
+# that of the class $l$ for which the quotient, the distance to the boundary of the linearised classifier, is smallest; the sum of the steps is
+# lengthened by 2 %, to get across. CW minimises
+#
+# $$ c \, \max\!\left( f_y(X') - \max_{l \ne y} f_l(X'), 0 \right) + \sum_i \max\!\left( \lvert x'_i - x_i \rvert - \tau, 0 \right) $$ (eq-cw)
+#
+# over images $X'$, and lowers $\tau$ after each success.
 #
 # {cite:t}`song2018pixeldefend` do not say which norm DeepFool and CW minimise. Their code takes the largest change of any
 # pixel ($L_\infty$), and so does this book. It also leads FGSM and DeepFool away from the class that the network
@@ -105,7 +116,7 @@ glue("bim_at_8", left["bim"][radii.index(8)], display=False)
 glue("rand_at_128", left["rand"][-1], display=False)
 
 # %% [markdown]
-# {numref}`fig-strength` shows {glue:text}`n_strength:d` test images, with true labels for FGSM and BIM. At $\epsilon = 8$
+# {numref}`fig-strength` shows {glue:text}`n_strength:,d` test images, with true labels for FGSM and BIM. At $\epsilon = 8$
 # FGSM leaves {glue:text}`fgsm_at_8:.0f` % and BIM {glue:text}`bim_at_8:.0f` %; at $\epsilon = 128$ BIM leaves
 # {glue:text}`bim_at_128:.0f` %, while random noise of that size still leaves {glue:text}`rand_at_128:.0f` %. FGSM, with its
 # single step, can overshoot: its curve need not fall everywhere.
@@ -163,7 +174,7 @@ glue("tuned", Markdown("\n".join(lines)), display=False)
 # ```
 # :::
 #
-# On the same {glue:text}`n_dear:d` images of Fashion-MNIST, CW with the released settings leaves {glue:text}`carlini_wagner_8:.1f` % at
+# On the same {glue:text}`n_dear:,d` images of Fashion-MNIST, CW with the released settings leaves {glue:text}`carlini_wagner_8:.1f` % at
 # $\epsilon = 8$ (the paper: 20 %), the tuned one {glue:text}`carlini_wagner_tuned_8:.1f` %, and plain BIM {glue:text}`bim_8:.1f` %.
 # A column "CW" that is full of high numbers says little unless one knows which it was. On CIFAR-10 the released settings do better, and
 # {numref}`tbl-rounding` has them about where the paper does. A possible reason is how their search stands still at the ends of the
@@ -182,12 +193,12 @@ glue("tuned", Markdown("\n".join(lines)), display=False)
 #   *predicted* class, because a network can learn to read the true one off the perturbation.
 # - **Label smoothing** {cite:p}`warde2016adversarial`. The network is trained towards a probability of
 #   {glue:text}`smoothing:.1f` for the wrong classes together, instead of zero, so that its gradients shrink.
-# - **Feature squeezing** {cite:p}`xu2018feature`. The image is reduced to few colours ({glue:text}`levels:d` on Fashion-MNIST)
+# - **Feature squeezing** {cite:p}`xu2018feature`. The image is reduced to few colours ({glue:text}`levels:,d` on Fashion-MNIST)
 #   and smoothed by a 2 x 2 median; the classifier stays as it is. {numref}`fig-squeeze` shows it.
 #
-# The first two change the classifier, the third the image, as PixelDefend does. Of the {glue:text}`n_squeezed:d` images in
-# {numref}`fig-squeeze` the ResNet classifies {glue:text}`squeezed_right_clean:d` correctly when they are clean,
-# {glue:text}`squeezed_right_bim:d` after BIM, and {glue:text}`squeezed_right_squeezed:d` of the attacked ones once they are squeezed.
+# The first two change the classifier, the third the image, as PixelDefend does. Of the {glue:text}`n_squeezed:,d` images in
+# {numref}`fig-squeeze` the ResNet classifies {glue:text}`squeezed_right_clean:,d` correctly when they are clean,
+# {glue:text}`squeezed_right_bim:,d` after BIM, and {glue:text}`squeezed_right_squeezed:,d` of the attacked ones once they are squeezed.
 
 # %% mystnb={"figure": {"name": "fig-squeeze", "caption": "Test images, attacked by BIM with {math}`\\epsilon = 8`, and squeezed. Below each image: the class that the ResNet sees."}, "image": {"alt": "Three rows of clothing images: clean, attacked, and squeezed, the last with few shades of grey.", "width": "720px"}} tags=["hide-input"]
 n = lab.profile.gallery

@@ -38,7 +38,18 @@ glue("shown", Markdown(shown(labs)), display=False)
 #
 # $$ p(X) = \prod_i p(x_i \mid x_1, \dots, x_{i-1}), $$ (eq-product)
 #
-# and each factor is a distribution over the 256 colour levels. Likelihoods of images are absurdly small numbers, so they
+# and each factor is a distribution over the 256 colour levels. In a PixelCNN++ {cite:p}`salimans2017pixelcnn` it is a mixture of
+# ten logistic distributions, cut into as many bins as there are levels,
+#
+# $$ p(x_i = v \mid x_1, \dots, x_{i-1}) = \sum_{k=1}^{10} \pi_k \left[ \sigma\!\left( \frac{b_{v+1} - \mu_k}{s_k} \right)
+# - \sigma\!\left( \frac{b_v - \mu_k}{s_k} \right) \right], $$ (eq-mixture)
+#
+# with the logistic function $\sigma$ and the edges $b_0 = -\infty$, $b_{256} = \infty$ and $b_v = 2v/256 - 1$ between them, on a scale
+# on which black is $-1$ and white is 1. One pass of the network over the image gives the weights $\pi_k$, means $\mu_k$ and
+# scales $s_k$ for all pixels, each from the pixels before it; within a pixel the means of green are shifted by what red is, those
+# of blue by red and green. By {eq}`eq-mixture` the 256 probabilities sum to one, whatever the network says.
+#
+# Likelihoods of images are absurdly small numbers, so they
 # are quoted in *bits per dimension*: the number of bits that an ideal code based on $p$ spends on one sub-pixel,
 #
 # $$ \mathrm{BPD}(X) = \frac{-\log p(X)}{I \times J \times K \times \log 2} $$ (eq-bpd)
@@ -90,8 +101,8 @@ for attack in ATTACKS:
 #
 # {numref}`fig-likelihoods` is this book's version of the paper's Figure 2a: test images, clean and attacked with
 # $\epsilon = 8$, about 3 % of the colour range. The paper's figure is of CIFAR-10. Here it rests on the first
-# {glue:text}`n_images:d` test images of Fashion-MNIST and {glue:text}`cifar10_n_images:d` of CIFAR-10; DeepFool and CW, which cost
-# hundreds of gradients an image, on the first {glue:text}`n_dear:d` and {glue:text}`cifar10_n_dear:d`.
+# {glue:text}`n_images:,d` test images of Fashion-MNIST and {glue:text}`cifar10_n_images:,d` of CIFAR-10; DeepFool and CW, which cost
+# hundreds of gradients an image, on the first {glue:text}`n_dear:,d` and {glue:text}`cifar10_n_dear:,d`.
 
 # %% mystnb={"figure": {"name": "fig-likelihoods", "caption": "Bits per dimension of clean test images and of the same images attacked with {math}`\\epsilon = 8` (the paper's Figure 2a). Further right is less likely."}, "image": {"alt": "For each data set six histograms of bits per dimension: clean images lie furthest left; those attacked by CW, and on CIFAR-10 by DeepFool, overlap with them; the others lie to the right.", "width": "640px"}} tags=["hide-input"]
 detection_figures.likelihood_panels({name: bits_of(records) for name, records in small.items()})
@@ -123,8 +134,8 @@ detection_figures.likelihood_panels({name: bits_of(records) for name, records in
 # that would lead below 0 are clipped), but only {glue:text}`still_bim:.0f` % after BIM, which takes
 # many steps, each from where the last one ended, and {glue:text}`still_deepfool:.0f` % after DeepFool. After CW it is
 # {glue:text}`still_carlini_wagner:.0f` %: it searches over $w$ with $x = (\tanh w + 1) / 2$, where black and white are so far out
-# that they have next to no slope. That is an observation on {glue:text}`n_black:d` images of Fashion-MNIST
-# ({glue:text}`n_black_few:d` for the two searches), not a test: no experiment here separates the background from the rest.
+# that they have next to no slope. That is an observation on {glue:text}`n_black:,d` images of Fashion-MNIST
+# ({glue:text}`n_black_few:,d` for the two searches), not a test: no experiment here separates the background from the rest.
 
 # %% mystnb={"figure": {"name": "fig-likelihoods-large", "caption": "The same at the largest {math}`\\epsilon` of the paper's tables: 25 for Fashion-MNIST, 16 for CIFAR-10."}, "image": {"alt": "Histograms of bits per dimension at the larger epsilon: RAND, FGSM and BIM have moved further right, DeepFool and CW have not.", "width": "640px"}} tags=["hide-input"]
 detection_figures.likelihood_panels({name: bits_of(records) for name, records in large.items()})

@@ -132,17 +132,17 @@ glue("panels", Markdown(stacked(tables)), display=False)
 # ```
 # :::
 #
-# On Fashion-MNIST the distance is {glue:text}`ks_held_out:.3f` against the {glue:text}`n_held_out:d` held-out images and
-# {glue:text}`ks_train:.3f` against the {glue:text}`n_train:d` training images, and
-# {glue:text}`alarms_held_out:.1f` % and {glue:text}`alarms_train:.1f` % of {glue:text}`n_images:d` clean images are flagged
+# On Fashion-MNIST the distance is {glue:text}`ks_held_out:.3f` against the {glue:text}`n_held_out:,d` held-out images and
+# {glue:text}`ks_train:.3f` against the {glue:text}`n_train:,d` training images, and
+# {glue:text}`alarms_held_out:.1f` % and {glue:text}`alarms_train:.1f` % of {glue:text}`n_images:,d` clean images are flagged
 # where 5 % are promised. How far the two calibrations
 # differ depends on how far the density has overfitted: training images cost {glue:text}`bpd_train:.3f` bits, held-out ones
 # {glue:text}`bpd_held_out:.3f`. In {glue:text}`epochs:.1f` epochs there was little
 # opportunity; the authors' code is prepared to train for thousands.
 #
 # On CIFAR-10 the distance is {glue:text}`cifar10_ks_held_out:.3f` against held-out images and {glue:text}`cifar10_ks_train:.3f`
-# against the {glue:text}`cifar10_n_train:d` training images, and {glue:text}`cifar10_alarms_held_out:.1f` % and
-# {glue:text}`cifar10_alarms_train:.1f` % of {glue:text}`cifar10_n_images:d` clean images are flagged. Its density saw {glue:text}`cifar10_epochs:.1f` epochs, and its training images
+# against the {glue:text}`cifar10_n_train:,d` training images, and {glue:text}`cifar10_alarms_held_out:.1f` % and
+# {glue:text}`cifar10_alarms_train:.1f` % of {glue:text}`cifar10_n_images:,d` clean images are flagged. Its density saw {glue:text}`cifar10_epochs:.1f` epochs, and its training images
 # cost {glue:text}`cifar10_bpd_train:.3f` bits, its held-out ones {glue:text}`cifar10_bpd_held_out:.3f`.
 
 # %% [markdown]
@@ -182,7 +182,7 @@ detection_figures.p_value_panels(figure_3)
 # {glue:text}`cifar10_few_bim:.0f` % after BIM have a p-value of at most 0.05. The two attacks that search for small changes lie
 # between those and the clean images ({glue:text}`cifar10_few_clean:.0f` %), as they do in the paper: DeepFool with
 # {glue:text}`cifar10_few_deepfool:.0f` %, CW with {glue:text}`cifar10_few_carlini_wagner:.0f` %. They were given the first
-# {glue:text}`cifar10_n_dear:d` images only, of which {glue:text}`cifar10_few_same_images:.0f` % are flagged when clean. A density that is well behind
+# {glue:text}`cifar10_n_dear:,d` images only, of which {glue:text}`cifar10_few_same_images:.0f` % are flagged when clean. A density that is well behind
 # the paper's in bits ({doc}`01_models`) is enough for that.
 #
 # On Fashion-MNIST it is {glue:text}`few_rand:.0f` %, {glue:text}`few_fgsm:.0f` % and {glue:text}`few_bim:.0f` % after RAND, FGSM and
@@ -248,7 +248,7 @@ for name, found in changed.items():
 # {glue:text}`cifar10_change_carlini_wagner:.2f` levels per sub-pixel on average). Rounded to nearest,
 # {glue:text}`cifar10_nearest_few_deepfool:.0f` % of DeepFool's images and {glue:text}`cifar10_nearest_few_carlini_wagner:.0f` % of CW's
 # have a p-value of at most 0.05, instead of {glue:text}`cifar10_few_deepfool:.0f` % and
-# {glue:text}`cifar10_few_carlini_wagner:.0f` %; of the same {glue:text}`cifar10_n_dear:d` images, clean, it is
+# {glue:text}`cifar10_few_carlini_wagner:.0f` %; of the same {glue:text}`cifar10_n_dear:,d` images, clean, it is
 # {glue:text}`cifar10_few_same_images:.0f` %.
 #
 # One choice stands behind what is said of CW on Fashion-MNIST. CW's search returns black pixels that are off by what $\tanh$ loses in 32 bits, a fraction of a
@@ -326,7 +326,7 @@ for name, eps in records:
 # On Fashion-MNIST the area under the curve of the clean images is {glue:text}`paper_auc_clean:.3f` (95 % interval
 # {glue:text}`paper_auc_low:.3f` to {glue:text}`paper_auc_high:.3f`); 0.5 would be the diagonal.
 #
-# :::{table} Detection of attacks with eps 8: area under the ROC curve with 95 % DeLong intervals, and the share of images found at two rates of false positives with Wilson intervals, the threshold taken as given. Last column: the AUC with the paper's negatives, the {glue:text}`n_train:d` and {glue:text}`cifar10_n_train:d` training images.
+# :::{table} Detection of attacks with eps 8: area under the ROC curve with 95 % DeLong intervals, and the share of images found at two rates of false positives with Wilson intervals, the threshold taken as given. Last column: the AUC with the paper's negatives, the {glue:text}`n_train:,d` and {glue:text}`cifar10_n_train:,d` training images.
 # :name: tbl-auc
 #
 # ```{glue:md} auc_small
@@ -342,7 +342,7 @@ for name, eps in records:
 # the few clean images that cost most are less likely than most attacked ones, and a detector that may flag only 1 % of the clean
 # images finds {glue:text}`found_1_bim:.0f` % of BIM's, {glue:text}`found_1_rand:.0f` % of RAND's and
 # {glue:text}`found_1_carlini_wagner:.0f` % of CW's. *CW, tuned* is an attack of our own that the paper does not have. It fools the
-# network on {glue:text}`tuned_fooled:d` of {glue:text}`n_dear:d` images, the authors' CW on {glue:text}`cw_fooled:d`, and its AUC is
+# network on {glue:text}`tuned_fooled:,d` of {glue:text}`n_dear:,d` images, the authors' CW on {glue:text}`cw_fooled:,d`, and its AUC is
 # {glue:text}`auc_carlini_wagner_tuned_8:.3f`.
 #
 # On CIFAR-10 RAND and FGSM stand out more, with {glue:text}`cifar10_auc_rand_8:.3f` and {glue:text}`cifar10_auc_fgsm_8:.3f`, and BIM
@@ -350,7 +350,7 @@ for name, eps in records:
 # and {glue:text}`cifar10_found_1_bim:.0f` % of BIM's. DeepFool ({glue:text}`cifar10_auc_deepfool_8:.3f`) and CW
 # ({glue:text}`cifar10_auc_carlini_wagner_8:.3f`) do not look like clean images on average, but at 1 % only
 # {glue:text}`cifar10_found_1_deepfool:.0f` % and {glue:text}`cifar10_found_1_carlini_wagner:.0f` % are found. The tuned CW
-# fools the ResNet on {glue:text}`cifar10_tuned_fooled:d` of {glue:text}`cifar10_n_dear:d` images and has an AUC of
+# fools the ResNet on {glue:text}`cifar10_tuned_fooled:,d` of {glue:text}`cifar10_n_dear:,d` images and has an AUC of
 # {glue:text}`cifar10_auc_carlini_wagner_tuned_8:.3f`; at the same rate {glue:text}`cifar10_found_1_carlini_wagner_tuned:.0f` % of its images
 # are found. BIM fools it about as often and is found far more easily: what matters is not how often an attack succeeds, but how far it
 # has to go.
@@ -389,8 +389,8 @@ for name, eps in records:
 # {glue:text}`found_1_deepfool:.0f` %, for CW {glue:text}`wrong_1_carlini_wagner:.0f` % and {glue:text}`found_1_carlini_wagner:.0f` %. But the
 # AUC of CW goes from {glue:text}`auc_carlini_wagner_8:.3f` to {glue:text}`wrong_auc_carlini_wagner:.3f`: the images on which it succeeds
 # are less likely than the others. They may be so without the attack, if unusual clean images are easier to fool; that was not
-# separated here. On CIFAR-10, where the authors' CW fools the ResNet on {glue:text}`cifar10_cw_fooled:d` of
-# {glue:text}`cifar10_n_dear:d` images, the two can hardly differ: {glue:text}`cifar10_auc_carlini_wagner_8:.3f` and
+# separated here. On CIFAR-10, where the authors' CW fools the ResNet on {glue:text}`cifar10_cw_fooled:,d` of
+# {glue:text}`cifar10_n_dear:,d` images, the two can hardly differ: {glue:text}`cifar10_auc_carlini_wagner_8:.3f` and
 # {glue:text}`cifar10_wrong_auc_carlini_wagner:.3f`.
 #
 # ## Limits

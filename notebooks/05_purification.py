@@ -36,7 +36,12 @@ glue("shown", Markdown(shown(labs)), display=False)
 #
 # cannot be computed: there are $(2 \epsilon_\text{defend} + 1)^{784}$ candidates for an image of Fashion-MNIST. Algorithm 1
 # is greedy instead. It visits the sub-pixels in the order of {eq}`eq-product` and sets each to the most probable level in its
-# feasible range, *given the sub-pixels it has already purified*. The paper uses $\epsilon_\text{defend} = 32$ on
+# feasible range, *given the sub-pixels it has already purified*,
+#
+# $$ x^*_i = \operatorname*{arg\,max}_z \; p(x_i = z \mid x^*_1, \dots, x^*_{i-1}), \qquad
+# \max(x_i - \epsilon_\text{defend}, 0) \le z \le \min(x_i + \epsilon_\text{defend}, 255). $$ (eq-greedy)
+#
+# The attacked image enters {eq}`eq-greedy` only through the range: what is left of it is a window around each sub-pixel. The paper uses $\epsilon_\text{defend} = 32$ on
 # Fashion-MNIST and 16 on CIFAR-10, no less than the largest $\epsilon$ of the attacks in its tables.
 #
 # Run naively this needs the network once per pixel, 784 times per image. Only the newest pixel is new, though, so every
@@ -152,7 +157,7 @@ glue("n_runs", search.images * search.starts, display=False)
 glue("comparisons", Markdown(stacked({TITLES[n]: optimisation.comparison_table(c) for n, c in comparisons.items()})), display=False)
 glue("optimisers", Markdown("\n".join(f"- {TITLES[n]}: {optimisation.in_words(c)}" for n, c in comparisons.items())), display=False)
 
-# %% mystnb={"figure": {"name": "fig-optimisers", "caption": "Bits per dimension of the first {glue:text}`search_images:d` test images, of the same after FGSM with {math}`\\epsilon = 8`, and purified from those: greedily, and by L-BFGS-B with {glue:text}`search_starts:d` random starts for each image and at most {glue:text}`search_max_iterations:d` iterations. A point is an image or a run, a bar their mean; dotted: the mean of the clean images. Further left is more likely."}, "image": {"alt": "Strips of points for each data set: clean, FGSM, greedy decoding, random starts, and the results of L-BFGS-B with both objectives, before and after rounding.", "width": "680px"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-optimisers", "caption": "Bits per dimension of the first {glue:text}`search_images:,d` test images, of the same after FGSM with {math}`\\epsilon = 8`, and purified from those: greedily, and by L-BFGS-B with {glue:text}`search_starts:,d` random starts for each image and at most {glue:text}`search_max_iterations:,d` iterations. A point is an image or a run, a bar their mean; dotted: the mean of the clean images. Further left is more likely."}, "image": {"alt": "Strips of points for each data set: clean, FGSM, greedy decoding, random starts, and the results of L-BFGS-B with both objectives, before and after rounding.", "width": "680px"}} tags=["hide-input"]
 purification_figures.purifier_strips(comparisons)
 
 # %% [markdown]
@@ -169,24 +174,24 @@ purification_figures.purifier_strips(comparisons)
 # ```
 #
 # Whether L-BFGS-B fails depends on what it is given to climb. On Fashion-MNIST the integer objective leaves
-# {glue:text}`failed_context:d` of {glue:text}`n_runs:d` runs less likely than the attacked image (mean
+# {glue:text}`failed_context:,d` of {glue:text}`n_runs:,d` runs less likely than the attacked image (mean
 # {glue:text}`ended_context:.2f` bits, FGSM {glue:text}`before_attacked:.2f`). They come to rest after
 # {glue:text}`iterations_context:.0f` iterations and {glue:text}`evaluations_context:.0f` evaluations on average; the continuous
 # objective takes {glue:text}`evaluations_continuous:.0f` for {glue:text}`iterations_continuous:.0f` iterations. With that one,
-# {glue:text}`failed_continuous:d` of {glue:text}`n_runs:d` runs fail. Their mean of
+# {glue:text}`failed_continuous:,d` of {glue:text}`n_runs:,d` runs fail. Their mean of
 # {glue:text}`ended_continuous:.2f` bits may be compared with {glue:text}`before_greedy:.2f` for greedy decoding, and for
-# {glue:text}`better_continuous:d` of {glue:text}`search_images:d` images the best of the runs is more likely than what greedy
-# decoding found. {glue:text}`at_limit_continuous:d` of the {glue:text}`n_runs:d` runs were stopped by the limit on iterations, so
+# {glue:text}`better_continuous:,d` of {glue:text}`search_images:,d` images the best of the runs is more likely than what greedy
+# decoding found. {glue:text}`at_limit_continuous:,d` of the {glue:text}`n_runs:,d` runs were stopped by the limit on iterations, so
 # that more could be had. The density is the same both times. Rounding is not what decides it: it moves a
 # result by at most {glue:text}`rounding_continuous:.4f` bits with the continuous objective and
 # {glue:text}`rounding_context:.4f` with the other.
 #
-# On CIFAR-10, the paper's data set, {glue:text}`cifar10_failed_continuous:d` of {glue:text}`n_runs:d` runs fail with the continuous
+# On CIFAR-10, the paper's data set, {glue:text}`cifar10_failed_continuous:,d` of {glue:text}`n_runs:,d` runs fail with the continuous
 # objective, and their mean of {glue:text}`cifar10_ended_continuous:.2f` bits is
 # below that of greedy decoding, {glue:text}`cifar10_before_greedy:.2f`, and of the clean images,
-# {glue:text}`cifar10_before_clean:.2f`. With the integer objective it is {glue:text}`cifar10_failed_context:d`, although they do not get
+# {glue:text}`cifar10_before_clean:.2f`. With the integer objective it is {glue:text}`cifar10_failed_context:,d`, although they do not get
 # far: to {glue:text}`cifar10_ended_context:.2f` bits, where FGSM had left {glue:text}`cifar10_before_attacked:.2f`. The limit stopped
-# {glue:text}`cifar10_at_limit_continuous:d` of the first and {glue:text}`cifar10_at_limit_context:d` of the second. Rounding counts for more
+# {glue:text}`cifar10_at_limit_continuous:,d` of the first and {glue:text}`cifar10_at_limit_context:,d` of the second. Rounding counts for more
 # here, up to {glue:text}`cifar10_rounding_continuous:.2f` bits. Being likelier did not help the ResNet, which is right about
 # {glue:text}`cifar10_right_continuous:.0f` % of the results of the continuous search and {glue:text}`cifar10_right_greedy:.0f` % of
 # those of greedy decoding; so few images do not rank the two. An image more likely than the clean one is not for that reason the
@@ -217,14 +222,14 @@ for name, (_, after) in bits.items():
 purification_figures.purified_bits(groups)
 
 # %% [markdown]
-# On the first {glue:text}`n_images:d` test images of Fashion-MNIST, FGSM with $\epsilon = 8$ raised the mean from
+# On the first {glue:text}`n_images:,d` test images of Fashion-MNIST, FGSM with $\epsilon = 8$ raised the mean from
 # {glue:text}`bits_clean:.2f` to {glue:text}`bits_fgsm:.2f` bits per dimension, and purification brought it to
 # {glue:text}`bits_fgsm_purified:.2f`. Purified *clean* images come out at {glue:text}`bits_clean_purified:.2f`, against
 # {glue:text}`bits_clean:.2f` before: on average they have become more likely than real images. That is no contradiction. Every step takes the most
 # probable level, whereas a real image is a *sample*, whose levels are often the second or tenth most probable.
 #
 # The paper reports the opposite of its ten CIFAR-10 images: purified, they stay less likely than clean ones. On CIFAR-10 it is so here,
-# by a little. On the first {glue:text}`cifar10_n_images:d` test images FGSM goes from {glue:text}`cifar10_bits_clean:.2f` to
+# by a little. On the first {glue:text}`cifar10_n_images:,d` test images FGSM goes from {glue:text}`cifar10_bits_clean:.2f` to
 # {glue:text}`cifar10_bits_fgsm:.2f` bits, and purification back to {glue:text}`cifar10_bits_fgsm_purified:.2f`. That is not where it takes
 # *clean* images, though: those come out at {glue:text}`cifar10_bits_clean_purified:.2f`. The
 # distance between the two is what is left of the perturbation. A smaller $\epsilon_\text{defend}$, in proportion to the attack, is one
@@ -303,7 +308,7 @@ detection_figures.roc_panels(curves, legend="upper left")
 #
 # As in the paper, small p-values no longer give images away that were attacked with $\epsilon = 8$. On Fashion-MNIST the AUC of purified FGSM images
 # with $\epsilon = 8$ is {glue:text}`auc_fgsm:.3f`, that of CW {glue:text}`auc_carlini_wagner:.3f`, on
-# {glue:text}`n_images:d` and {glue:text}`n_dear:d` images; with the largest $\epsilon$ FGSM has {glue:text}`auc_fgsm_large:.3f`.
+# {glue:text}`n_images:,d` and {glue:text}`n_dear:,d` images; with the largest $\epsilon$ FGSM has {glue:text}`auc_fgsm_large:.3f`.
 # But "barely distinguishable from normal samples", which the paper says of DeepFool and CW, would be an AUC of 0.5. Below
 # it, a purified image is typically *more* likely than a clean one, and who expects that can turn the test round. At 5 % of
 # false positives that finds {glue:text}`likely_fgsm:.1f` % of the purified FGSM images,

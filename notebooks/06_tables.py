@@ -135,7 +135,7 @@ glue("clean_purified", 100 * fashion[LOWER_ROWS[0], "clean", 0].accuracy, displa
 # purification it is {glue:text}`purified_bim_8:.1f` %. At $\epsilon = 25$ the figures are {glue:text}`normal_bim_25:.1f` % and
 # {glue:text}`purified_bim_25:.1f` %. Combined with adversarial training, as in the paper, it is
 # {glue:text}`fgsm_trained_purified_bim_8:.1f` % and {glue:text}`fgsm_trained_purified_bim_25:.1f` % here, on
-# {glue:text}`n_fewer:d` images (the paper: 85 and 76 %). The VGG behind the same purification keeps {glue:text}`vgg_purified_bim_8:.1f` % and
+# {glue:text}`n_fewer:,d` images (the paper: 85 and 76 %). The VGG behind the same purification keeps {glue:text}`vgg_purified_bim_8:.1f` % and
 # {glue:text}`vgg_purified_bim_25:.1f` %: purification knows nothing of the classifier.
 #
 # The paper's abstract has larger gains in mind, from 63 % to 84 % on Fashion-MNIST and from 32 % to 70 % on CIFAR-10. Those are
@@ -172,7 +172,7 @@ glue("n_held_out", THRESHOLD_IMAGES, display=False)
 adaptive.threshold_figure(outcomes[lab.data_set], EPS_ATTACK[lab.data_set], paper=PAPER_THRESHOLD[lab.data_set])
 
 # %% [markdown]
-# The rule gives {glue:text}`threshold:.1f` bits per dimension on {glue:text}`n_held_out:d` held-out images (the paper:
+# The rule gives {glue:text}`threshold:.1f` bits per dimension on {glue:text}`n_held_out:,d` held-out images (the paper:
 # {glue:text}`paper_threshold:.1f`), which leaves {glue:text}`left_alone:.0f` % of the clean ones alone. On the test images the
 # adaptive row then has {glue:text}`adaptive_clean:.1f` % without an attack, against
 # {glue:text}`fgsm_trained_purified_clean:.1f` % when every image is purified, and {glue:text}`adaptive_bim_8:.1f` % and
@@ -187,7 +187,7 @@ adaptive.threshold_figure(outcomes[lab.data_set], EPS_ATTACK[lab.data_set], pape
 # %% [markdown]
 # ## Table 2: CIFAR-10
 #
-# CIFAR-10 has its own scale here: {glue:text}`cifar10_n_images:d` images, {glue:text}`cifar10_n_dear:d` under DeepFool and CW
+# CIFAR-10 has its own scale here: {glue:text}`cifar10_n_images:,d` images, {glue:text}`cifar10_n_dear:,d` under DeepFool and CW
 # and with PixelDefend before any classifier but the normal ResNet, and the networks that two processor cores could train ({doc}`01_models` says how good they are). The authors' density for it has 160
 # filters in their code and was trained on GPUs.
 #
@@ -233,7 +233,7 @@ adaptive.threshold_figure(outcomes[lab.data_set], EPS_ATTACK[lab.data_set], pape
 #   clean images have.
 # - *Purification can hurt.* In front of the ResNet that was trained on FGSM examples it leaves
 #   {glue:text}`cifar10_fgsm_trained_purified_fgsm_16:.0f` % under FGSM with $\epsilon = 16$; without it the same
-#   {glue:text}`cifar10_n_dear:d` images have {glue:text}`cifar10_fgsm_trained_fgsm_16_same:.0f` %. It is so in the paper too, 67 % and
+#   {glue:text}`cifar10_n_dear:,d` images have {glue:text}`cifar10_fgsm_trained_fgsm_16_same:.0f` %. It is so in the paper too, 67 % and
 #   91 %: what such a network has learnt to read off the perturbation, purification takes away.
 # - *The abstract's gain* at $\epsilon = 8$, from 32 % for the best baseline to 70 % for the adaptive row, is
 #   {glue:text}`cifar10_bim_trained_bim_8:.0f` % (trained on BIM examples) to {glue:text}`cifar10_adaptive_bim_8:.0f` % here, under BIM and on
@@ -281,8 +281,8 @@ glue("all_images", Markdown("\n\n".join(blocks) or "None has been made."), displ
 # ## On all test images
 #
 # The paper's tables rest on all test images. Where that has been computed for a cell, it stands here beside the cell of the
-# tables above, which use these records for nothing: {glue:text}`n_all_cells:d` cells of Fashion-MNIST and
-# {glue:text}`cifar10_n_all_cells:d` of CIFAR-10. The first images of a test set need not be like all of them.
+# tables above, which use these records for nothing: {glue:text}`n_all_cells:,d` cells of Fashion-MNIST and
+# {glue:text}`cifar10_n_all_cells:,d` of CIFAR-10. The first images of a test set need not be like all of them.
 #
 # ```{glue:md} all_images
 # :format: myst

@@ -45,9 +45,9 @@ for found in PAPER:
 #
 # $$ \mathrm{ResNet}'(X) = \begin{cases} \mathrm{ResNet}(X), & \mathrm{BPD}(X) < t \\ \text{a random label}, & \mathrm{BPD}(X) \ge t. \end{cases} $$ (eq-noise-sensitive)
 #
-# Only few clean images reach the threshold, most noisy ones do. The paper sets $t =$ {glue:text}`paper_threshold:.1f` on
-# CIFAR-10. Of {glue:text}`paper_images_clean:d` test images {glue:text}`paper_above_clean:d` lie above it, and
-# {glue:text}`paper_above_rand:d` after noise of $\epsilon = 8$. Its ResNet classifies {glue:text}`paper_accuracy_clean:.1f` % of
+# Only few clean images reach the threshold of {eq}`eq-noise-sensitive`, most noisy ones do. The paper sets $t =$ {glue:text}`paper_threshold:.1f` on
+# CIFAR-10. Of {glue:text}`paper_images_clean:,d` test images {glue:text}`paper_above_clean:,d` lie above it, and
+# {glue:text}`paper_above_rand:,d` after noise of $\epsilon = 8$. Its ResNet classifies {glue:text}`paper_accuracy_clean:.1f` % of
 # the first kind correctly and {glue:text}`paper_accuracy_rand:.1f` % of the second; with one random label in ten correct,
 # ResNet' should reach
 #
@@ -119,18 +119,18 @@ detection_figures.likelihood_panels({name: bits_of(found) for name, found in rec
 # ```
 #
 # On Fashion-MNIST the threshold that cuts off {glue:text}`paper_share:.2f` % of the held-out images is
-# {glue:text}`threshold:.2f` bits per dimension. Of {glue:text}`n_images:d` clean test images {glue:text}`above_clean:d` reach it
+# {glue:text}`threshold:.2f` bits per dimension. Of {glue:text}`n_images:,d` clean test images {glue:text}`above_clean:,d` reach it
 # ({glue:text}`share_clean:.1f` %), so ResNet' is nearly as good as the ResNet: {glue:text}`run_clean:.1f` % instead of
 # {glue:text}`accuracy_clean:.1f` %. Noise of $\epsilon = 8$ lifts {glue:text}`share_rand:.1f` % of the images above it
 # ({numref}`fig-threshold`), and the accuracy of ResNet' is {glue:text}`run_rand:.1f` % where that of the ResNet is
-# {glue:text}`accuracy_rand:.1f` %. That is the paper's effect, but weaker than on its CIFAR-10, where {glue:text}`paper_above_rand:d` of
-# {glue:text}`paper_images_rand:d` noisy images lay above: on Fashion-MNIST the bits of clean images are spread so widely that the threshold
+# {glue:text}`accuracy_rand:.1f` %. That is the paper's effect, but weaker than on its CIFAR-10, where {glue:text}`paper_above_rand:,d` of
+# {glue:text}`paper_images_rand:,d` noisy images lay above: on Fashion-MNIST the bits of clean images are spread so widely that the threshold
 # falls into the middle of the noisy ones. With more noise, the largest $\epsilon$ of the paper's table, {glue:text}`share_strong:.1f` % lie above,
 # and ResNet' is left with {glue:text}`run_strong:.1f` %, where a guess would have 10 and the ResNet has {glue:text}`accuracy_strong:.1f` %.
 #
 # On CIFAR-10 {glue:text}`cifar10_share_rand:.1f` % of the noisy images lie above. The threshold comes to {glue:text}`cifar10_threshold:.2f` bits here, since
-# this book's density gives images more bits than the paper's does, on average. {glue:text}`cifar10_above_clean:d` of
-# {glue:text}`cifar10_n_images:d` clean test images reach it, and {glue:text}`cifar10_above_rand:d` of them after noise of $\epsilon = 8$:
+# this book's density gives images more bits than the paper's does, on average. {glue:text}`cifar10_above_clean:,d` of
+# {glue:text}`cifar10_n_images:,d` clean test images reach it, and {glue:text}`cifar10_above_rand:,d` of them after noise of $\epsilon = 8$:
 # ResNet' classifies {glue:text}`cifar10_run_clean:.1f` % of the clean images correctly (the ResNet {glue:text}`cifar10_accuracy_clean:.1f` %)
 # and {glue:text}`cifar10_run_rand:.1f` % of the noisy ones (the ResNet {glue:text}`cifar10_accuracy_rand:.1f` %). At the paper's own threshold
 # of {glue:text}`paper_threshold:.1f`, which {doc}`10_report` goes by, this density cuts off more of the clean images

@@ -60,8 +60,12 @@ glue("shown", Markdown(shown(labs)), display=False)
 #
 # Greedy purification picks the most probable level in a window. As a function of the image it is a staircase: flat, with
 # jumps. To unroll it for BIM, the choice has to be softened, and neither the paper nor the authors' code says how. Here the
-# choice becomes a mean over the window, in which a level with probability $p$ has the weight $p^{1/T}$. At *temperature*
-# $T = 1$ that is the mean under the density; as $T \to 0$ it is the most probable level again. The gradient of this function
+# choice becomes a mean over the window of {eq}`eq-greedy`,
+#
+# $$ y_i = \frac{\sum_z z \, p(z \mid y_1, \dots, y_{i-1})^{1/T}}{\sum_z p(z \mid y_1, \dots, y_{i-1})^{1/T}}, $$ (eq-soft)
+#
+# whose two ends are softened by half a level, so that $y$ depends on the image without jumps. At *temperature*
+# $T = 1$ {eq}`eq-soft` is the mean under the density; as $T \to 0$ it is the most probable level again. The gradient of this function
 # is computed exactly, through every choice that depends on an earlier one; what is smaller than $10^{-38}$ counts as zero.
 
 # %% tags=["remove-output", "hide-input"]
@@ -101,13 +105,13 @@ endtoend_figures.chain_panels(through)
 # ```
 # :::
 #
-# {numref}`fig-chains` and {numref}`tbl-flow` are measured on the first {glue:text}`n_flow:d` test images of Fashion-MNIST; on
-# CIFAR-10 on the middle 16 x 16 pixels of {glue:text}`cifar10_n_flow:d`, because one gradient takes many passes through the
+# {numref}`fig-chains` and {numref}`tbl-flow` are measured on the first {glue:text}`n_flow:,d` test images of Fashion-MNIST; on
+# CIFAR-10 on the middle 16 x 16 pixels of {glue:text}`cifar10_n_flow:,d`, because one gradient takes many passes through the
 # density. So few images show what can happen, not how often.
 #
 # *What the authors saw is there, in the cold.* At the lowest temperature, where the softened purification is the greedy one,
-# {glue:text}`zero_cold:.0f` % of the sub-pixels have a gradient of exactly zero, and in {glue:text}`still_cold:d` of
-# {glue:text}`n_flow:d` images all of them do. BIM follows the *sign* of the gradient, and the sign of zero is zero: it returns
+# {glue:text}`zero_cold:.0f` % of the sub-pixels have a gradient of exactly zero, and in {glue:text}`still_cold:,d` of
+# {glue:text}`n_flow:,d` images all of them do. BIM follows the *sign* of the gradient, and the sign of zero is zero: it returns
 # such an image as it was. A gradient that is merely small could not do this, however deep the network: it has a sign, and the
 # step along it is as long as any other. Zeros come from the staircase, or from numbers too small for the computer.
 #
@@ -125,13 +129,13 @@ endtoend_figures.chain_panels(through)
 # orders of magnitude ({numref}`tbl-flow`). A product of many factors can go either way; why it goes the other way here was
 # not tested. The sign of such a gradient can be followed all the same. As a part of an image need not show what the whole does, a
 # patch counts as right as long as the ResNet sees the class in it that it saw before the attack, both times after
-# purification: of {glue:text}`cifar10_n_bim:d` patches {glue:text}`cifar10_bim_right:d` stay right, and their mean loss
+# purification: of {glue:text}`cifar10_n_bim:,d` patches {glue:text}`cifar10_bim_right:,d` stay right, and their mean loss
 # goes from {glue:text}`cifar10_loss_before:.2f` to {glue:text}`cifar10_bim_loss:.2f` nats.
 #
-# {numref}`tbl-through` follows the attack to its end: BIM with $\epsilon =$ {glue:text}`bim_eps:d`,
-# {glue:text}`bim_steps:d` steps, through the purification softened with $T =$ {glue:text}`warm:.1f`, judged by the real one.
-# It returns {glue:text}`bim_still:d` of {glue:text}`n_bim:d` Fashion-MNIST images unchanged, and after purification the ResNet
-# classifies {glue:text}`bim_right:d` of them correctly. The mean loss has gone from {glue:text}`loss_before:.4f` to
+# {numref}`tbl-through` follows the attack to its end: BIM with $\epsilon =$ {glue:text}`bim_eps:,d`,
+# {glue:text}`bim_steps:,d` steps, through the purification softened with $T =$ {glue:text}`warm:.1f`, judged by the real one.
+# It returns {glue:text}`bim_still:,d` of {glue:text}`n_bim:,d` Fashion-MNIST images unchanged, and after purification the ResNet
+# classifies {glue:text}`bim_right:,d` of them correctly. The mean loss has gone from {glue:text}`loss_before:.4f` to
 # {glue:text}`bim_loss:.4f` nats; the attack of the next section comes to {glue:text}`bpda_loss:.4f` on the same images. So few
 # images decide nothing between the two attacks. But softened, this one does not stand still, and with more images and more
 # temperatures it might do better than the authors'; that was not tried, because of its cost.
@@ -150,7 +154,11 @@ endtoend_figures.chain_panels(through)
 # {cite:t}`athalye2018obfuscated` do not differentiate the purification at all. It changes an image little, so on the way
 # back, and only there, they take it for the identity: purify the image, take the gradient of the classifier's loss *at the
 # purified image*, and step along its sign on the image itself. They call this *backward pass differentiable approximation*,
-# BPDA. Here it takes up to {glue:text}`steps:d` steps of one level, and leaves an image alone as soon as the classifier gets
+# BPDA. It is {eq}`eq-bim` with the gradient taken elsewhere, at the purified image $P(X_n)$:
+#
+# $$ X_0 = X, \qquad X_{n+1} = \operatorname{Clip}_X^\epsilon \left( X_n + \operatorname{sign} \nabla L(P(X_n), y) \right) $$ (eq-bpda)
+#
+# Here {eq}`eq-bpda` takes up to {glue:text}`steps:,d` steps of one level, and leaves an image alone as soon as the classifier gets
 # its purified version wrong. The gradient is not the right one, but it has no staircase in it and no depth. The price is one
 # purification for each step.
 
@@ -187,7 +195,7 @@ endtoend_figures.accuracy_by_steps(around, steps={name: of.steps for name, of in
 # :format: myst
 # ```
 #
-# *On Fashion-MNIST the attack works, and it does not finish.* Of {glue:text}`n_bpda:d` images, {glue:text}`clean:.0f` % are
+# *On Fashion-MNIST the attack works, and it does not finish.* Of {glue:text}`n_bpda:,d` images, {glue:text}`clean:.0f` % are
 # right if they are only purified. With $\epsilon = 8$ the attack that knows of the defence brings that to
 # {glue:text}`bpda_accuracy_small:.0f` %, the one that does not to {glue:text}`bim_accuracy_small:.0f` %; with
 # $\epsilon = 25$ to {glue:text}`bpda_accuracy_large:.0f` % and {glue:text}`bim_accuracy_large:.0f` %. Attacks of the second
@@ -195,7 +203,7 @@ endtoend_figures.accuracy_by_steps(around, steps={name: of.steps for name, of in
 # the curves flatten, but they have not quite stopped falling when the steps end. For as many steps as the smaller
 # $\epsilon$ has levels, the runs with the two $\epsilon$ are one and the same.
 #
-# *On CIFAR-10 it finishes with $\epsilon = 8$.* Of {glue:text}`cifar10_n_bpda:d` images, {glue:text}`cifar10_clean:.0f` % are right if
+# *On CIFAR-10 it finishes with $\epsilon = 8$.* Of {glue:text}`cifar10_n_bpda:,d` images, {glue:text}`cifar10_clean:.0f` % are right if
 # they are only purified. The attack that knows of the defence leaves {glue:text}`cifar10_bpda_accuracy_small:.0f` %, the one that
 # does not {glue:text}`cifar10_bim_accuracy_small:.0f` %. With no more than two levels, $\epsilon = 2$, it is
 # {glue:text}`cifar10_bpda_accuracy_smallest:.0f` % and {glue:text}`cifar10_bim_accuracy_smallest:.0f` %. With $\epsilon = 8$
@@ -217,15 +225,15 @@ endtoend_figures.accuracy_by_steps(around, steps={name: of.steps for name, of in
 # {glue:text}`bpda_bits_small:.2f` bits per dimension with $\epsilon = 8$ and {glue:text}`bpda_bits_large:.2f` with
 # $\epsilon = 25$. BIM's cost {glue:text}`bim_bits_small:.2f` and {glue:text}`bim_bits_large:.2f`, clean ones
 # {glue:text}`clean_bits:.2f`. BPDA's mean is the lower one also because it leaves images alone once they are wrong, and the
-# {glue:text}`wrong_before:d` that purification alone gets wrong are returned as they were. Among the images that it did make
-# wrong, {glue:text}`bpda_broken_small:d` and {glue:text}`bpda_broken_large:d`, the test at 5 % misses
-# {glue:text}`bpda_unseen_small:d` and {glue:text}`bpda_unseen_large:d`. That does not confirm the argument: an image that fools
+# {glue:text}`wrong_before:,d` that purification alone gets wrong are returned as they were. Among the images that it did make
+# wrong, {glue:text}`bpda_broken_small:,d` and {glue:text}`bpda_broken_large:,d`, the test at 5 % misses
+# {glue:text}`bpda_unseen_small:,d` and {glue:text}`bpda_unseen_large:,d`. That does not confirm the argument: an image that fools
 # classifier, purification *and* detector was not sought.
 #
 # On CIFAR-10 nobody has to seek it. With $\epsilon = 8$ BPDA's images cost {glue:text}`cifar10_bpda_bits_small:.2f` bits (BIM's
 # {glue:text}`cifar10_bim_bits_small:.2f`, clean ones {glue:text}`cifar10_clean_bits:.2f`), partly because it leaves an image alone once
-# it is wrong. Of the {glue:text}`cifar10_bpda_broken_small:d` that it made wrong, the test misses {glue:text}`cifar10_bpda_unseen_small:d`; of the
-# {glue:text}`cifar10_bim_broken_small:d` of BIM, {glue:text}`cifar10_bim_unseen_small:d`. With this density, the weaker of the two, the third
+# it is wrong. Of the {glue:text}`cifar10_bpda_broken_small:,d` that it made wrong, the test misses {glue:text}`cifar10_bpda_unseen_small:,d`; of the
+# {glue:text}`cifar10_bim_broken_small:,d` of BIM, {glue:text}`cifar10_bim_unseen_small:,d`. With this density, the weaker of the two, the third
 # argument fails without an attack on the detector. Attackers who put a detector into the loss have broken detectors other than this
 # one
 # {cite:p}`carlini2017adversarial`.
@@ -254,8 +262,8 @@ purification_figures.galleries(panels)
 # 2. *A rugged likelihood.* It may well be rugged, but an attacker does not have to climb it. The defence does that, and the
 #    attacker only has to run it.
 # 3. *Two models trained apart.* The attack on the purified classifier never asks what raises the likelihood. Of the images that
-#    fool it with $\epsilon = 8$ the detector misses {glue:text}`cifar10_bpda_unseen_small:d` of
-#    {glue:text}`cifar10_bpda_broken_small:d` on CIFAR-10 and {glue:text}`bpda_unseen_small:d` of {glue:text}`bpda_broken_small:d` on
+#    fool it with $\epsilon = 8$ the detector misses {glue:text}`cifar10_bpda_unseen_small:,d` of
+#    {glue:text}`cifar10_bpda_broken_small:,d` on CIFAR-10 and {glue:text}`bpda_unseen_small:,d` of {glue:text}`bpda_broken_small:,d` on
 #    Fashion-MNIST, although the attack did not aim at it.
 #
 # That an attack failed says little about a defence unless the attack is known to be good. The authors' was not: it stood

@@ -87,8 +87,8 @@ glue("cifar10_naive_images", colour["naive"]["images"], display=False)
 #   one matrix product for the whole batch;
 # - the half and quarter resolutions run on every second and fourth row and column.
 #
-# The answer is that of the slow algorithm: on {glue:text}`naive_images:d` images, one forward pass per pixel and the incremental pass
-# in float32 chose differently in {glue:text}`naive_differ:d` sub-pixels.
+# The answer is that of the slow algorithm: on {glue:text}`naive_images:,d` images, one forward pass per pixel and the incremental pass
+# in float32 chose differently in {glue:text}`naive_differ:,d` sub-pixels.
 #
 # ## Measured
 #
@@ -96,9 +96,9 @@ glue("cifar10_naive_images", colour["naive"]["images"], display=False)
 # forms that were tried on the same machine in the same run ({numref}`tab-forms`). A forward pass takes {glue:text}`single_forward_ms:.1f` ms per
 # image in float32 and {glue:text}`half_forward_ms:.1f` ms in bfloat16.
 #
-# Purifying {glue:text}`largest_batch:d` images costs {glue:text}`single_passes:.2f` forward passes in float32 and
+# Purifying {glue:text}`largest_batch:,d` images costs {glue:text}`single_passes:.2f` forward passes in float32 and
 # {glue:text}`half_passes:.2f` in bfloat16: {glue:text}`single_rate:.0f` and {glue:text}`half_rate:.0f` images a second, on a CPU with
-# {glue:text}`threads:d` threads. With one forward pass per pixel it is {glue:text}`naive_rate:.3f` images a second; the incremental pass at batch 256 is
+# {glue:text}`threads:,d` threads. With one forward pass per pixel it is {glue:text}`naive_rate:.3f` images a second; the incremental pass at batch 256 is
 # {glue:text}`naive_ratio:.0f` times as fast. A single image costs {glue:text}`single_first:.0f` forward passes; the larger
 # the batch, the smaller the share of each image ({numref}`fig-cost`).
 
@@ -148,7 +148,7 @@ glue("forms_table", Markdown("\n".join(rows)), display=False)
 #
 # ## What bfloat16 changes
 #
-# Over {glue:text}`half_images:d` test images, scoring in bfloat16 changes the mean by {glue:text}`half_bits:.4f` bits per dimension, and no image by more than
+# Over {glue:text}`half_images:,d` test images, scoring in bfloat16 changes the mean by {glue:text}`half_bits:.4f` bits per dimension, and no image by more than
 # {glue:text}`half_bits_largest:.3f`. Purification makes {glue:text}`half_sub_pixels:.1f` % of its choices differently, on
 # average by {glue:text}`half_levels:.1f` levels: one choice differs, and all that follow are made from another past. The mean likelihood after purification is
 # {glue:text}`single_after:.4f` bits per dimension after float32, {glue:text}`half_after:.4f` after bfloat16, both scored in float32. On CIFAR-10 it
@@ -166,12 +166,12 @@ glue("forms_table", Markdown("\n".join(rows)), display=False)
 # ## CIFAR-10
 #
 # The paper's 3.6 images a second are of CIFAR-10, with a network of 160 filters (so the authors' code) on a GPU. The small network of this book
-# takes {glue:text}`cifar10_gflop:.2f` GFLOP for an image, and purifies {glue:text}`cifar10_single_images:d` at a time at
+# takes {glue:text}`cifar10_gflop:.2f` GFLOP for an image, and purifies {glue:text}`cifar10_single_images:,d` at a time at
 # {glue:text}`cifar10_single_images_per_second:.1f` images a second in float32 and {glue:text}`cifar10_half_images_per_second:.1f` in
-# bfloat16, on a CPU with {glue:text}`cifar10_threads:d` threads. That is {glue:text}`cifar10_single_forward_passes:.2f` and
+# bfloat16, on a CPU with {glue:text}`cifar10_threads:,d` threads. That is {glue:text}`cifar10_single_forward_passes:.2f` and
 # {glue:text}`cifar10_half_forward_passes:.2f` forward passes for each image. With one forward pass per pixel it is
-# {glue:text}`cifar10_naive_rate:.3f` images a second; on {glue:text}`cifar10_naive_images:d` images the two ways chose differently in
-# {glue:text}`cifar10_naive_differ:d` sub-pixels. In float32, too, a choice between two levels of nearly the same probability can go
+# {glue:text}`cifar10_naive_rate:.3f` images a second; on {glue:text}`cifar10_naive_images:,d` images the two ways chose differently in
+# {glue:text}`cifar10_naive_differ:,d` sub-pixels. In float32, too, a choice between two levels of nearly the same probability can go
 # either way with the order of a sum, and all that follow are then made from another past. These numbers come from
 # `pixeldefend bench cifar10 --batches 1 16 64 256 --repeats 2`.
 #

@@ -37,7 +37,7 @@ glue("choice_images", choices.IMAGES, display=False)
 # %% [markdown]
 # ## How a verdict comes about
 #
-# The {glue:text}`claims:d` claims are taken from the abstract, sections 1, 3, 4 and the appendices. Each is broken into comparisons
+# The {glue:text}`claims:,d` claims are taken from the abstract, sections 1, 3, 4 and the appendices. Each is broken into comparisons
 # of numbers, and for each comparison a rule says when it agrees with the paper
 # ({numref}`tbl-rules`). The verdict follows from the comparisons alone:
 #
@@ -68,8 +68,8 @@ glue("choice_images", choices.IMAGES, display=False)
 # %% [markdown]
 # ## Fashion-MNIST
 #
-# On Fashion-MNIST {glue:text}`holds:d` claims hold, {glue:text}`holds_in_part:d` hold in part, {glue:text}`does_not_hold:d` do not
-# hold, and {glue:text}`not_run:d` were not run.
+# On Fashion-MNIST {glue:text}`holds:,d` claims hold, {glue:text}`holds_in_part:,d` hold in part, {glue:text}`does_not_hold:,d` do not
+# hold, and {glue:text}`not_run:,d` were not run.
 #
 # ```{glue:md} failed_fashion-mnist
 # :format: myst
@@ -87,8 +87,8 @@ glue("choice_images", choices.IMAGES, display=False)
 # %% [markdown]
 # ## CIFAR-10
 #
-# On CIFAR-10 {glue:text}`cifar10_holds:d` claims hold, {glue:text}`cifar10_holds_in_part:d` hold in part,
-# {glue:text}`cifar10_does_not_hold:d` do not hold, and {glue:text}`cifar10_not_run:d` were not run.
+# On CIFAR-10 {glue:text}`cifar10_holds:,d` claims hold, {glue:text}`cifar10_holds_in_part:,d` hold in part,
+# {glue:text}`cifar10_does_not_hold:,d` do not hold, and {glue:text}`cifar10_not_run:,d` were not run.
 #
 # ```{glue:md} failed_cifar10
 # :format: myst
@@ -127,7 +127,7 @@ glue("choice_images", choices.IMAGES, display=False)
 # The authors released their code, without weights. In a number of places it does something else than the paper says, and in
 # others the paper says nothing. {numref}`tbl-differences` lists the places that can change a number, and which side is
 # followed here. Where both sides were run, the last column says what the choice changes; those that belong to no other
-# chapter were measured for this one, on the first {glue:text}`choice_images:d` test images (or fewer, in a shorter run), at $\epsilon = 8$.
+# chapter were measured for this one, on the first {glue:text}`choice_images:,d` test images (or fewer, in a shorter run), at $\epsilon = 8$.
 #
 # :::{table} The paper, the authors' code, and this book.
 # :name: tbl-differences

@@ -24,7 +24,8 @@ def root(tmp_path):
     measured = {"config": {"images": 1000, "weights": [{"density": "00bb"}]}, "results": {"of": "00aa"}, "made": MADE}
     write_signed(measured, tmp_path / "data/records/laptop/cifar10-b.json")
     machine = {"device": "cpu", "threads": 1, "torch": "2.1", "name": "x86_64", "instructions": "AVX2"}
-    write_signed({"fingerprint": "00bb", "seconds": 3.25, "machine": machine}, tmp_path / "data/records/speed/cifar10-cpu.json")
+    speed = {"fingerprint": "00bb", "seconds": 3.25, "machine": machine}
+    write_signed(speed, tmp_path / "data/records/speed/cifar10-cpu.json")
     return tmp_path
 
 
