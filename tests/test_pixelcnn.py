@@ -7,8 +7,9 @@ import pytest
 import torch
 from nets import random_images, small_density
 
-from pixeldefend import PixelCNN
+from pixeldefend import PixelCNN, load_images
 from pixeldefend.fingerprint import fingerprint
+from pixeldefend.pixelcnn import shipped_densities
 from pixeldefend.pixelcnn.logistic import Room, bin_log_mass, level_log_probs
 from pixeldefend.pixelcnn.network import Network, PixelCNNConfig, initialise_from_data
 
@@ -64,6 +65,17 @@ def test_probabilities_sum_to_one_and_agree_with_the_likelihood(channels):
     observed = log_probs.gather(-1, images.long()[..., None])[..., 0].sum((1, 2, 3))
     assert torch.allclose(observed, density.log_likelihood(images), rtol=1e-5)
     assert torch.allclose(density.bits_per_dim(images), -observed / (images[0].numel() * math.log(2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", shipped_densities())
+def test_the_shipped_densities_probabilities_sum_to_one_on_real_images(name):
+    """On a random twentieth of the sub-pixels, as scored in either precision."""
+    density = PixelCNN.from_pretrained(name)
+    images = load_images(name.removesuffix("-small"), "test", limit=2).images
+    chosen = torch.rand(images.shape, generator=torch.Generator().manual_seed(0)) < 0.05
+    for precision in ("float32", "bfloat16"):
+        sums = density.conditional_log_probs(images, precision=precision)[chosen].double().exp().sum(-1)
+        assert len(sums) > 50 and (sums - 1).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("log_scale", [-7.0, -3.0, 0.0, 3.0])
