@@ -105,10 +105,11 @@ figures.gallery(
 # much detection and purification would gain from it, was not tried.
 #
 # The density of CIFAR-10 is a small one: {glue:text}`cifar10_filters:,d` filters where the authors' code has 160, and
-# {glue:text}`cifar10_millions:.1f` million parameters instead of 53.7. The same two cores gave it {glue:text}`cifar10_hours:.1f` hours, for
-# {glue:text}`cifar10_epochs:.1f` epochs. It reaches {glue:text}`cifar10_bits:.3f` bits per dimension on
-# {glue:text}`cifar10_test_images:,d` test images; the paper's has 3.0. Its curve fell to the end, and so did the learning rate:
-# {glue:text}`cifar10_third_quarter:.2f` bits in the third quarter of the run, {glue:text}`cifar10_last_quarter:.2f` in the last.
+# {glue:text}`cifar10_millions:.1f` million parameters instead of 53.7. It has seen {glue:text}`cifar10_images:,d` training images,
+# {glue:text}`cifar10_history`: {glue:text}`cifar10_epochs:.1f` epochs, which took {glue:text}`cifar10_hours:.1f` hours on the same
+# two cores. It reaches {glue:text}`cifar10_bits:.3f` bits per dimension on {glue:text}`cifar10_test_images:,d` test images; the
+# paper's has 3.0. Its curve fell to the end of the last run, and so did the learning rate: {glue:text}`cifar10_third_quarter:.2f`
+# bits in the third quarter, {glue:text}`cifar10_last_quarter:.2f` in the last.
 # Whatever the chapters find in detecting and purifying CIFAR-10, they find it with this density.
 
 # %% mystnb={"figure": {"name": "fig-curve", "caption": "Training curves of the shipped densities: bits per dimension of the training images of the last run, before each was learnt from. Each dot is the mean over the images since the one before. The learning rate falls to zero over the last part of a run."}, "image": {"alt": "Falling curves of bits per dimension against training images seen, with lines for the test images here and in the paper.", "width": "720px"}} tags=["hide-input"]

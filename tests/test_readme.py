@@ -100,7 +100,9 @@ def test_it_says_that_the_defence_is_broken():
 
 
 def test_the_shipped_models_numbers_are_those_of_their_scores():
-    density = json.loads((paths.WEIGHTS / "pixelcnn/fashion-mnist/scores.json").read_text())
+    density, small = (json.loads((paths.WEIGHTS / f"pixelcnn/{name}/scores.json").read_text())
+                      for name in ("fashion-mnist", "cifar10-small"))  # fmt: skip
     classifier = json.loads((paths.WEIGHTS / "classifiers/fashion-mnist-resnet-normal/scores.json").read_text())
     assert f"({density['test_bits_per_dim']:.2f} bits per dimension on the test images)" in README
+    assert f" {small['test_bits_per_dim']:.2f} bits per dimension where" in " ".join(README.split())
     assert f"({100 * classifier['test_accuracy']:.1f} % test accuracy)" in " ".join(README.split())
