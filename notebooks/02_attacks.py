@@ -76,11 +76,11 @@ perturbations.one_image(lab, ALL_ATTACKS)
 # $$ X_{n+1} = X_n + \min_l \frac{f_y(X_n) - f_l(X_n)}{\lVert g_l \rVert_1} \operatorname{sign} g_l, $$ (eq-deepfool)
 #
 # that of the class $l$ for which the quotient, the distance to the boundary of the linearised classifier, is smallest; the sum of the steps is
-# lengthened by 2 %, to get across. CW minimises
+# lengthened by 2 %, to get across. CW as released minimises
 #
 # $$ c \, \max\!\left( f_y(X') - \max_{l \ne y} f_l(X'), 0 \right) + \sum_i \max\!\left( \lvert x'_i - x_i \rvert - \tau, 0 \right) $$ (eq-cw)
 #
-# over images $X'$, and lowers $\tau$ after each success.
+# over images $X'$, with pixels on a scale from 0 to 1, and lowers $\tau$ after each success. The tuned one differs, as said below.
 #
 # {cite:t}`song2018pixeldefend` do not say which norm DeepFool and CW minimise. Their code takes the largest change of any
 # pixel ($L_\infty$), and so does this book. It also leads FGSM and DeepFool away from the class that the network

@@ -38,8 +38,8 @@ glue("shown", Markdown(shown(labs)), display=False)
 #
 # $$ p(X) = \prod_i p(x_i \mid x_1, \dots, x_{i-1}), $$ (eq-product)
 #
-# and each factor is a distribution over the 256 colour levels. In a PixelCNN++ {cite:p}`salimans2017pixelcnn` it is a mixture of
-# ten logistic distributions, cut into as many bins as there are levels,
+# and each factor is a distribution over the 256 colour levels. In the authors' code, which follows the PixelCNN++ of
+# {cite:t}`salimans2017pixelcnn`, and here it is a mixture of ten logistic distributions, cut into as many bins as there are levels,
 #
 # $$ p(x_i = v \mid x_1, \dots, x_{i-1}) = \sum_{k=1}^{10} \pi_k \left[ \sigma\!\left( \frac{b_{v+1} - \mu_k}{s_k} \right)
 # - \sigma\!\left( \frac{b_v - \mu_k}{s_k} \right) \right], $$ (eq-mixture)
@@ -47,7 +47,7 @@ glue("shown", Markdown(shown(labs)), display=False)
 # with the logistic function $\sigma$ and the edges $b_0 = -\infty$, $b_{256} = \infty$ and $b_v = 2v/256 - 1$ between them, on a scale
 # on which black is $-1$ and white is 1. One pass of the network over the image gives the weights $\pi_k$, means $\mu_k$ and
 # scales $s_k$ for all pixels, each from the pixels before it; within a pixel the means of green are shifted by what red is, those
-# of blue by red and green. By {eq}`eq-mixture` the 256 probabilities sum to one, whatever the network says.
+# of blue by red and green; the weights are the same for all three. By {eq}`eq-mixture` the 256 probabilities sum to one, whatever the network says.
 #
 # Likelihoods of images are absurdly small numbers, so they
 # are quoted in *bits per dimension*: the number of bits that an ideal code based on $p$ spends on one sub-pixel,

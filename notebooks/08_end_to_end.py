@@ -85,7 +85,6 @@ for data_set, results in through.items():
                         "bim_still": bim["largest_change"].count(0), "bim_loss": fmean(bim["loss"]),
                         "loss_before": fmean(results["clean"]["loss"][:n_bim]),
                         "bpda_loss": fmean(bpda["loss"][:n_bim]),  # of whole images, also where BIM saw parts
-                        "right_before": int(endtoend_tables.right(results["clean"], results["labels"])[:n_bim].sum()),
                         }.items():  # fmt: skip
         glue(PREFIXES[data_set] + name, value, display=False)
 glue("warm", endtoend.BIM_TEMPERATURE, display=False)

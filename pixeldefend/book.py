@@ -18,12 +18,12 @@ from pixeldefend.backmatter import write_pages
 from pixeldefend.pages import BookError, check_pages, publish
 from pixeldefend.paths import ROOT
 from pixeldefend.stamps import STAMP, digest_code, digest_inputs, read_stamp, versions
+from pixeldefend.study.lab import RECOMPUTE, STALE
 from pixeldefend.study.records import USED
 from pixeldefend.study.verify import Disagreement, Verified, verify
 
 __all__ = ["BookError", "Project", "build", "check_pages", "main", "run_notebook"]
 
-STALE = "stale"
 KERNEL = {"name": "python3", "language": "python", "display_name": "Python 3"}
 VERIFIED = {"laptop": ("laptop", "paper"), "paper": ("paper",)}  # a build's profile: those whose records it shows and checks
 ENVIRONMENT = {
@@ -71,8 +71,8 @@ def build(profile: str = "laptop", *, notebooks: Sequence[str] | None = None, re
             build, which goes on, where it is interrupted, when it is asked for again. "stale": only make those anew that
             were made with other weights or settings; without it they stop the build.
         check: first compute a random sample of the committed records again (see `study.verify`), also of those of all
-            test images, which the laptop's book shows beside its own. Not done for profile "smoke", which uses none, with
-            ``recompute``, which computes them anyway, nor for chosen ``notebooks``.
+            test images, which the laptop's book shows beside its own. Not done for profile "smoke", which uses none, for
+            records that ``recompute`` is to compute anyway, nor for chosen ``notebooks``.
         seed: of that sample; by default the time.
         destination: folder for the pages; ``_build/html`` unless given.
         root: the checkout whose book is built.
@@ -90,25 +90,29 @@ def build(profile: str = "laptop", *, notebooks: Sequence[str] | None = None, re
     project = Project(Path(root).resolve())
     chosen = _choose(project, notebooks)
     parameters = {name: _parameters(project, name, profile) for name in chosen}
-    wanted = check and profile in VERIFIED and notebooks is None and not recompute
-    verified = [_check_records(project, name, seed) for name in VERIFIED[profile]] if wanted else []
+    wanted = VERIFIED.get(profile, ()) if check and notebooks is None else ()
+    verified = [_check_records(project, name, seed) for name in wanted if recompute is not True or name != profile]
     begun = project.stage / f"recomputing-{profile}"
     since = _begin(begun) if recompute is True else None
     with _environment(recompute if since is None else str(since)):
         for name in chosen:
             run_notebook(project, name, parameters[name], since=since)
-    begun.unlink(missing_ok=True)
     _remove_stale(project)
     stamps = {name: read_stamp(project.executed / f"{name}.ipynb") for name in project.names()}
     write_pages(project.root, stamps, verified=verified)
-    return publish(project.root, Path(destination).resolve() if destination else project.root / "_build" / "html")
+    index = publish(project.root, Path(destination).resolve() if destination else project.root / "_build" / "html")
+    if since is not None and notebooks is None:
+        begun.unlink(missing_ok=True)
+    return index
 
 
 def _begin(begun: Path) -> float:
     """When this computing of everything began (seconds since 1970): now, or when one did that was not finished."""
     if not begun.exists():
         begun.parent.mkdir(parents=True, exist_ok=True)
-        begun.write_text(str(time.time()), encoding="utf-8")
+        partial = begun.with_suffix(".partial")
+        partial.write_text(str(time.time()), encoding="utf-8")
+        os.replace(partial, begun)
         return float(begun.read_text(encoding="utf-8"))
     since = float(begun.read_text(encoding="utf-8"))
     print(f"going on with what was begun at {time.strftime('%Y-%m-%d %H:%M', time.localtime(since))}; to begin again, "
@@ -185,7 +189,7 @@ def _write_notebook(notebook, path: Path) -> None:
 def _environment(recompute: str | bool) -> Iterator[None]:
     """The environment variables the kernels inherit, put back afterwards; ``recompute``: of what `Lab` is to make anew."""
     before = dict(os.environ)
-    os.environ.update(ENVIRONMENT | ({"PIXELDEFEND_RECOMPUTE": recompute} if recompute else {}))
+    os.environ.update(ENVIRONMENT | ({RECOMPUTE: recompute} if recompute else {}))
     try:
         yield
     finally:
@@ -196,7 +200,7 @@ def _environment(recompute: str | bool) -> Iterator[None]:
 def run_notebook(project: Project, name: str, parameters: dict, *, since: float | None = None) -> bool:
     """Execute one notebook and publish it in ``book/notebooks``, unless its executed copy is still up to date.
 
-    ``since`` (seconds since 1970): a copy from before then is not.
+    ``since`` (seconds since 1970): a copy that was not made for what began then is not.
 
     Returns:
         True when it ran, False when its executed copy was kept.
@@ -207,8 +211,8 @@ def run_notebook(project: Project, name: str, parameters: dict, *, since: float 
     # before the run: a source edited meanwhile must not count as run
     code = digest_code(project.root, project.source(name), parameters)
     published = project.executed / f"{name}.ipynb"
-    recent = since is None or (published.exists() and published.stat().st_mtime >= since)
-    if recent and read_stamp(published).get("made_from") == digest_inputs(project.root, code):
+    stamp = read_stamp(published)
+    if stamp.get("made_from") == digest_inputs(project.root, code) and since in (None, stamp.get("since")):
         print(f"{name}: up to date", flush=True)
         return False
     print(f"{name}: running ...", flush=True)
@@ -219,8 +223,9 @@ def run_notebook(project: Project, name: str, parameters: dict, *, since: float 
     _refuse_stderr(notebook, name)
     _tidy(notebook)
     # The inputs after the run: a notebook may itself store the records it computed, and has then seen them.
+    begun = {} if since is None else {"since": since}
     notebook.metadata[STAMP] = {"made_from": digest_inputs(project.root, code), "parameters": parameters, "records": used,
-                                "seconds": round(seconds, 1), **versions()}  # fmt: skip
+                                "seconds": round(seconds, 1), **versions(), **begun}  # fmt: skip
     staged = project.stage / "executed" / f"{name}.ipynb"
     _write_notebook(notebook, staged)
     project.executed.mkdir(parents=True, exist_ok=True)

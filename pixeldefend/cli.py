@@ -1,8 +1,8 @@
 """The console command ``pixeldefend``: one sub-command for each long job, see ``pixeldefend --help``.
 
 Bad input ends with exit code 1, or 2 if the command line itself is wrong, and one line on stderr. An interrupted command
-goes on where it stopped when it is given again: 75 says that training has stopped so, 130 that Ctrl-C stopped another.
-Training, ``score``, ``attack`` and ``purify`` run under torchrun too.
+goes on where it stopped when it is given again: 75 says that the minutes of a training are over, 130 that a signal stopped
+it. Training, ``score``, ``attack`` and ``purify`` run under torchrun too, which turns each of these codes into its own.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import torch
 from . import __version__, distributed
 from .commands import COMMANDS, GROUPS
 from .commands.chunks import ShardError
+from .loop import TimeIsUp
 from .pages import BookError
 
 PROGRAM = "pixeldefend"
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except InterruptedError as error:
         print(f"{PROGRAM}: {_one_line(str(error))}", file=sys.stderr)
-        return UNFINISHED
+        return UNFINISHED if isinstance(error, TimeIsUp) else INTERRUPTED
     except REFUSED as error:
         print(f"{PROGRAM}: error: {_one_line(str(error)) or type(error).__name__}", file=sys.stderr)
         return 1

@@ -30,6 +30,10 @@ LOG = "log.jsonl"
 RANKS_APART = 0x9E3779B1  # spreads the ranks over 2^32 seeds, of which more are the same to torch's CPU generator
 
 
+class TimeIsUp(InterruptedError):
+    """The minutes that a run had are over; it is to be gone on with."""
+
+
 class Job(Protocol):
     """What is being trained. `settings` must not change when a run is resumed."""
 
@@ -164,8 +168,21 @@ def run(job: Job, plan: Plan, folder: Path, *, progress: bool = True) -> int:
     return done
 
 
+def run_to_end(job: Job, plan: Plan, folder: Path, *, progress: bool = True) -> None:
+    """`run`, and ``InterruptedError`` if that has ended before ``plan.steps``: `TimeIsUp` where its minutes are over."""
+    began = time.monotonic()
+    done = run(job, plan, folder, progress=progress)
+    if done < plan.steps:
+        over = plan.minutes is not None and time.monotonic() - began > 60 * plan.minutes
+        kind = TimeIsUp if over else InterruptedError
+        raise kind(f"stopped after {done} of {plan.steps} steps; the same call goes on from {folder}")
+
+
 def _save(job: Job, plan: Plan, folder: Path, state: dict) -> None:
-    save_atomically(state | {"settings": _settings(job, plan), "job": job.state_dict()}, folder / CHECKPOINT)
+    own = job.state_dict()
+    if not all(value.isfinite().all() for value in _tensors(own)):
+        raise FloatingPointError(_diverged(f"after {state['step']} steps weights or averages are not finite", folder))
+    save_atomically(state | {"settings": _settings(job, plan), "job": own}, folder / CHECKPOINT)
     if state["step"] == plan.keep_step:
         partial = (folder / KEPT_CHECKPOINT).with_suffix(".partial")
         shutil.copyfile(folder / CHECKPOINT, partial)
@@ -175,8 +192,21 @@ def _save(job: Job, plan: Plan, folder: Path, state: dict) -> None:
 def _check_finite(numbers: dict[str, float], step: int, folder: Path) -> None:
     for name, value in numbers.items():
         if not math.isfinite(value):
-            raise FloatingPointError(f"after {step} steps {name} is {value}: the training has diverged. What {folder} holds "
-                                     "is from before; a lower learning rate, in another folder, may help")  # fmt: skip
+            raise FloatingPointError(_diverged(f"after {step} steps {name} is {value}", folder))
+
+
+def _diverged(what: str, folder: Path) -> str:
+    return (f"{what}: the training has diverged. A checkpoint in {folder} is from before; a lower learning rate, in another "
+            "folder, may help")  # fmt: skip
+
+
+def _tensors(state) -> Iterator[Tensor]:
+    """All floating-point tensors in nested dictionaries and lists."""
+    if isinstance(state, Tensor):
+        yield from [state] if state.is_floating_point() else []
+    elif isinstance(state, dict | list | tuple):
+        for value in state.values() if isinstance(state, dict) else state:
+            yield from _tensors(value)
 
 
 def _agree(numbers: dict[str, float], stop: bool) -> tuple[dict[str, float], bool]:

@@ -24,6 +24,7 @@ CONFIG, SCORES, LOG = "config.json", "scores.json", "log.jsonl"
 BEFORE, SECONDS_BEFORE = "images_seen_before", "training_seconds_before"  # in the scores of a warm start: of earlier runs
 EARLIER = "earlier_runs"  # and what the scores of these said, the first run first
 WEIGHT_FILES = ("model*.safetensors", INDEX, SUMS)  # patterns: all that `load_weights` may read
+OWN_FILES = (*WEIGHT_FILES, CONFIG, SCORES, LOG, "README.md", "samples.png")  # all that a network's folder may hold
 MAX_PIECE_SIZE = 49_000_000  # bytes of tensors; a file's header takes some more, and hosts warn from 50 MB on
 RESTORE = "restore it from the repository or download it again"
 
@@ -44,12 +45,15 @@ def save_weights(state: dict[str, Tensor], folder: Path, *, max_piece_size: int 
 
 
 def check_replaceable(folder: Path, *, force: bool) -> None:
-    """Refuse, before any work is done, a folder for weights that could not be made or, without ``force``, that has some.
+    """Refuse, before any work is done, a folder for weights that could not be made, that has others' files, as all in it is
+    replaced, or, without ``force``, that has weights.
 
     Raises ``FileExistsError``.
     """
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file; weights need a folder")
+    if others := [path.name for path in sorted(folder.glob("*")) if not any(path.match(own) for own in OWN_FILES)]:
+        raise FileExistsError(f"{folder} holds {others[0]}; weights need a folder of their own")
     if not force and folder.is_dir() and _weight_files(folder):
         raise FileExistsError(f"{folder} holds weights; choose another folder, or --force (force=True) to replace them")
 

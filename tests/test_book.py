@@ -161,8 +161,23 @@ def test_computing_everything_anew_goes_on_where_it_was_interrupted(project, pub
     assert "going on with what was begun at" in said and "01_a: up to date" in said and "02_b: ran" in said
     assert (project.executed / "01_a.ipynb").read_bytes() == first
     assert 0 <= time.time() - begun < 600 and not (project.stage / "recomputing-smoke").exists()
+    book.build("smoke", root=project.root)
+    assert "01_a: up to date" in capsys.readouterr().out
     book.build("smoke", root=project.root, recompute=True)
     assert "01_a: ran" in capsys.readouterr().out, "it was finished: this is a new one"
+
+
+def test_what_was_executed_before_everything_is_computed_anew_does_not_count(project, published, capsys):
+    """Nor does an ordinary build in between end it."""
+    (project.sources / "02_b.py").write_text(BAD)
+    with pytest.raises(book.BookError):
+        book.build("smoke", root=project.root, recompute=True, notebooks=["02_b"])
+    (project.sources / "02_b.py").write_text(GOOD)
+    book.build("smoke", root=project.root)
+    capsys.readouterr()
+    book.build("smoke", root=project.root, recompute=True)
+    said = capsys.readouterr().out
+    assert "going on" in said and "01_a: ran" in said and "02_b: ran" in said
 
 
 @pytest.mark.parametrize(
@@ -297,11 +312,15 @@ def test_only_a_build_that_loads_committed_records_checks_them(project, publishe
     for profile in ("laptop", "paper"):
         assert f"6 randomly chosen images of 3 stored records of profile {profile}" in page.read_text()
     assert "seed 7" in page.read_text()
-    for options in ({"check": False}, {"recompute": True}, {"notebooks": ["01_a"]}):
+    for options in ({"check": False}, {"notebooks": ["01_a"]}):
         book.build("laptop", root=project.root, **options)
         assert "no record was checked" in page.read_text()
     book.build("smoke", root=project.root)
     assert len(calls) == 2
+    book.build("laptop", root=project.root, recompute=True, seed=7)
+    assert calls[2:] == [paper], "the laptop's are all computed anyway"
+    book.build("laptop", root=project.root, recompute="stale", seed=7)
+    assert calls[3:] == [laptop, paper]
 
 
 def test_a_record_that_disagrees_stops_the_build_before_a_notebook_runs(project, published, monkeypatch):

@@ -16,6 +16,7 @@ from pixeldefend import PixelCNN, PixelDefend, attacks, cli, load_images, p_valu
 from pixeldefend.classifiers import ResNet, load_classifier, save_classifier, train_classifier
 from pixeldefend.commands import COMMANDS, archives, chunks, images, training
 from pixeldefend.fingerprint import fingerprint
+from pixeldefend.loop import TimeIsUp
 from pixeldefend.pages import BookError
 from pixeldefend.pixelcnn import shipped_densities
 from pixeldefend.pixelcnn.training import train_density
@@ -526,12 +527,13 @@ def test_expected_errors_end_in_one_line(error, code, monkeypatch, capsys):
     assert_one_line(capsys.readouterr().err, "")
 
 
-def test_a_command_that_should_be_given_again_says_so_by_its_exit_code(monkeypatch, capsys):
+@pytest.mark.parametrize(("kind", "code"), [(TimeIsUp, 75), (InterruptedError, 130)])
+def test_a_training_whose_minutes_are_over_says_so_by_its_exit_code(kind, code, monkeypatch, capsys):
     def stop(**options):
-        raise InterruptedError("stopped after 1 of 2 steps")
+        raise kind("stopped after 1 of 2 steps")
 
     monkeypatch.setattr(training, "train_density", wraps(train_density)(stop))
-    assert cli.main("train pixelcnn fashion-mnist --images 9".split()) == 75
+    assert cli.main("train pixelcnn fashion-mnist --images 9".split()) == code
     assert capsys.readouterr().err == "pixeldefend: stopped after 1 of 2 steps\n"
 
 

@@ -343,8 +343,9 @@ def test_a_stopped_run_raises_and_goes_on_to_the_same_weights(data, tmp_path, mo
 
     with monkeypatch.context() as patch:
         patch.setattr(DensityJob, "step", step_and_stop)
-        with pytest.raises(InterruptedError, match="stopped after 3 of 6 steps"):
-            train(tmp_path, "parts", dropout=0.2)
+        with pytest.raises(InterruptedError, match="stopped after 3 of 6 steps") as stopped:
+            train(tmp_path, "parts", dropout=0.2, minutes=60)
+        assert not isinstance(stopped.value, loop.TimeIsUp)
     assert not (tmp_path / "parts-weights").exists()
     assert fingerprint(train(tmp_path, "parts", dropout=0.2)) == fingerprint(whole)
 
@@ -384,6 +385,9 @@ def test_weights_are_not_replaced_unless_that_is_wanted(data, tmp_path, monkeypa
     with pytest.raises(FileExistsError, match="run-weights holds weights"):
         train(tmp_path, "other", weights=tmp_path / "run-weights", seed=2)
     assert not (tmp_path / "other").exists(), "no time is lost"
+    for folder in (tmp_path, tmp_path / "run"):  # all in it would be replaced
+        with pytest.raises(FileExistsError, match="weights need a folder of their own"):
+            train(tmp_path, "other", weights=folder, force=True)
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError, match="is a file"):
         train(tmp_path, "other", weights=tmp_path / "file", force=True)
@@ -400,7 +404,7 @@ def test_weights_are_not_replaced_unless_that_is_wanted(data, tmp_path, monkeypa
 
 
 def test_a_run_stops_when_its_minutes_are_over(data, tmp_path):
-    with pytest.raises(InterruptedError, match="stopped after 1 of 6 steps"):
+    with pytest.raises(loop.TimeIsUp, match="stopped after 1 of 6 steps"):
         train(tmp_path, minutes=1e-9)
     with pytest.raises(ValueError, match="minutes must be positive"):
         train(tmp_path, "other", minutes=0)

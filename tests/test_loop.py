@@ -75,6 +75,18 @@ def test_a_run_that_has_diverged_ends_and_keeps_the_checkpoint_from_before(tmp_p
     assert loop.load_checkpoint(tmp_path / CHECKPOINT)["step"] == 7
 
 
+def test_a_checkpoint_never_holds_weights_that_are_not_finite(tmp_path):
+    class Spoiled(Walk):
+        def step(self, index, step):
+            numbers = super().step(index, step)
+            self.position += math.nan if step == 7 else 0  # the update after a loss that is all right
+            return numbers
+
+    with pytest.raises(FloatingPointError, match="after 8 steps weights or averages are not finite"):
+        run(Spoiled(), plan(save_every_seconds=0), tmp_path)
+    assert loop.load_checkpoint(tmp_path / CHECKPOINT)["step"] == 7
+
+
 def test_minutes_stop_a_run_with_a_checkpoint(tmp_path, uninterrupted):
     done = [run(Walk(), plan(minutes=1e-9), tmp_path / "cut") for _ in range(3)]
     assert done == [1, 2, 3]

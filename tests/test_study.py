@@ -114,6 +114,10 @@ def test_the_repository_s_records_are_not_replaced_unless_that_is_wanted(toy_lab
     with pytest.raises(StaleRecord, match="held-out.json was made with another density"):
         toy_lab().reference("held-out")
     assert committed(recompute="stale").measurement("counts", {"a": 1}, lambda: {"n": 3}) == counts, "it is not stale"
+    for value, error in (("0", StaleRecord), ("all", ValueError)):
+        monkeypatch.setenv("PIXELDEFEND_RECOMPUTE", value)
+        with pytest.raises(error, match="another density" if value == "0" else "PIXELDEFEND_RECOMPUTE, must be 'stale' or"):
+            committed().record(condition)
     monkeypatch.setenv("PIXELDEFEND_RECOMPUTE", "stale")
     assert committed().record(condition) != first
     monkeypatch.delenv("PIXELDEFEND_RECOMPUTE")

@@ -197,9 +197,7 @@ def train_classifier(
     check_replaceable((paths.WEIGHTS / "classifiers" if weights is None else Path(weights)) / name, force=force)
     job = ClassifierJob(model, train.images.to(device), train.labels.to(device), recipe)
     plan = loop.Plan(len(train), batch_size, steps, seed=seed, minutes=minutes)
-    done = loop.run(job, plan, folder, progress=progress)
-    if done < steps:
-        raise InterruptedError(f"stopped after {done} of {steps} steps; the same call goes on from {folder}")
+    loop.run_to_end(job, plan, folder, progress=progress)
     if distributed.rank() == 0:
         settings = {"epochs": epochs, "batch_size": batch_size, "training_images": len(train), **recipe.settings()}
         scores = {

@@ -264,7 +264,7 @@ def _training_command(name: str, config: dict, run: dict, *, weights: str, start
         "images": run["images_seen"],
         "filters": config["filters"],
         "blocks": config["blocks"],
-        "dropout": config["dropout"],
+        "dropout": settings.get("dropout", config["dropout"]),
         "batch-size": settings["batch_size"],
         "optimizer": settings.get("optimizer", "adam"),  # the only one there was
         "learning-rate": settings["learning_rate"],

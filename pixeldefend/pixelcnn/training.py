@@ -211,8 +211,8 @@ def train_density(
     Raises:
         ValueError: an unknown data set, a bad size or one that ``start`` does not have, or a checkpoint made with other
             settings.
-        FileExistsError: there are weights where these would be saved.
-        InterruptedError: the run was told to stop, or its ``minutes`` were over; a checkpoint is kept.
+        FileExistsError: there are weights, or others' files, where these would be saved.
+        InterruptedError: the run was told to stop (`loop.TimeIsUp`: its ``minutes`` were over); a checkpoint is kept.
         FloatingPointError: the training has diverged.
     """
     check_choice(data_set, DATA_SETS, name="data set")
@@ -223,7 +223,7 @@ def train_density(
     name = name or data_set
     folder = Path(folder) if folder else paths.RUNS / f"pixelcnn-{name}"
     steps = max(1, images // batch_size)
-    weights = Path(weights) if weights else paths.WEIGHTS / "pixelcnn" / name
+    weights = Path(weights).resolve() if weights else paths.WEIGHTS / "pixelcnn" / name
     check_replaceable(weights, force=force)
     before = _before(start)
     model = _beginning(data_set, filters, blocks, dropout, start)
@@ -233,12 +233,11 @@ def train_density(
     train, test = load_images(data_set, "train").images, load_images(data_set, "test").images
     job = DensityJob(model.network, train.to(device), recipe, compiled=compiled)
     plan = loop.Plan(len(train), batch_size, steps, seed=seed, keep_step=steps - recipe.cooldown_steps, minutes=minutes)
-    done = loop.run(job, plan, folder, progress=progress)
-    if done < steps:
-        raise InterruptedError(f"stopped after {done} of {steps} steps; the same call goes on from {folder}")
+    loop.run_to_end(job, plan, folder, progress=progress)
     model.network.load_state_dict(job.averaged_state())
     settings = {"data_set": data_set, "training_images": len(train), "batch_size": batch_size, **recipe.settings(),
-                "compiled": compiled, "device": torch.device(device).type}  # fmt: skip
+                "dropout": model.network.config.dropout, "compiled": compiled,
+                "device": torch.device(device).type}  # fmt: skip
     save_density(model, weights, run=folder, test=test, settings=settings, before=before, progress=progress)
     distributed.wait()
     return PixelCNN.from_pretrained(weights).to(device)

@@ -46,6 +46,11 @@ from .records import Record, keep_tensor, kept_tensor, load_record, tensor_diges
 from .store import Store
 
 SEED = 0
+RECOMPUTE, STALE = "PIXELDEFEND_RECOMPUTE", "stale"  # an environment variable, and one of its values
+REPLACE = ("`make book RECOMPUTE=stale` makes such results anew and replaces them, as does Lab(..., recompute=\"stale\"); "
+           "Lab(..., records=FOLDER) keeps yours apart")  # fmt: skip
+REPLACE_REFERENCE = ("Lab(..., recompute=\"stale\") makes it anew, which takes the training images and hours, and replaces "
+                     "it; a density of another name has its own")  # fmt: skip
 DEAR_BATCH = 500  # images: the steps in which only a few of a batch still move are what costs, so few batches
 
 
@@ -63,7 +68,8 @@ class Lab:
             about 0.001 bits per dimension, and processors without it need several times as long.
         recompute: what to make anew, though it is there: ``True``, all results from before now; "stale", those that were
             made with other weights or settings; ``False``, nothing: of the repository's records, those raise
-            `StaleRecord`, while one's own, in ``records`` or of "smoke", are replaced. By default what
+            `StaleRecord`, while one's own, in ``records`` or of "smoke", are replaced; results on reference images are
+            the repository's in any case. By default what
             ``PIXELDEFEND_RECOMPUTE`` says, which a build sets: "stale", or the time (seconds since 1970) before which
             nothing counts, so that each is computed once for all notebooks of a build.
         records: where records lie; by default ``data/records/<profile>``, and a git-ignored cache for "smoke".
@@ -81,8 +87,8 @@ class Lab:
         not_before, replaces = _recomputing(recompute)
         free = () if precision else ("precision",)
         own = records is not None or profile == "smoke"
-        self.store = Store(device, not_before, free, keeps=not (replaces or own))
-        self.lasting = Store(device, free=free, keeps=not replaces)
+        self.store = Store(device, not_before, free, keeps="" if replaces or own else REPLACE)
+        self.lasting = Store(device, free=free, keeps="" if replaces else REPLACE_REFERENCE)
         default = paths.ROOT / "cache" / "records" if profile == "smoke" else paths.RECORDS
         self.records = Path(records) if records else default / profile
         self.reference_folder = paths.RECORDS / "reference"
@@ -353,10 +359,15 @@ class Lab:
 def _recomputing(wanted: bool | str | None) -> tuple[float, bool]:
     """The time (seconds since 1970) before which no result counts, and whether those that do not match are replaced."""
     if wanted is None:
-        wanted = os.environ.get("PIXELDEFEND_RECOMPUTE") or False
-    if wanted in (False, "stale"):
-        return 0.0, wanted == "stale"
-    return (time.time() if wanted is True else float(wanted)), True
+        wanted = os.environ.get(RECOMPUTE) or False
+    if wanted is True:
+        return time.time(), True
+    if wanted in (False, "0", STALE):
+        return 0.0, wanted == STALE
+    try:
+        return float(wanted), True
+    except ValueError:
+        raise ValueError(f"recompute, or {RECOMPUTE}, must be {STALE!r} or a time in seconds, not {wanted!r}") from None
 
 
 def _parts(condition: Condition) -> tuple[Condition, Condition]:

@@ -30,13 +30,13 @@ class Store:
 
     ``not_before`` (seconds since 1970) is the age beyond which a file counts as none; ``device`` is noted in what is made;
     the keys in ``free`` may have any value in the configuration of what is loaded. With ``keeps`` a file of another
-    configuration is not replaced: asking for its results raises `StaleRecord`.
+    configuration is not replaced: asking for its results raises `StaleRecord`, which gives that text as advice.
     """
 
     device: torch.device | str = "cpu"
     not_before: float = 0.0
     free: tuple[str, ...] = ()
-    keeps: bool = False
+    keeps: str = ""
 
     def matches(self, found: dict, wanted: dict) -> bool:
         """Whether what was made with the configuration ``found`` holds where ``wanted`` is asked for."""
@@ -78,11 +78,7 @@ class Store:
     def _may_replace(self, path: Path, found: dict, wanted: dict) -> None:
         if self.keeps:
             names = sorted(k for k in found.keys() | wanted.keys() if k not in self.free and found.get(k) != wanted.get(k))
-            raise StaleRecord(
-                f"the stored result {path.name} was made with another {' and '.join(names)}. `make book RECOMPUTE=stale` "
-                "makes such results anew and replaces them, as does Lab(..., recompute=\"stale\"); Lab(..., records=FOLDER) "
-                "keeps yours apart"
-            )
+            raise StaleRecord(f"the stored result {path.name} was made with another {' and '.join(names)}. {self.keeps}")
 
     def _made(self, started: float) -> dict:
         """How a result came about; the seconds are without attacks that were run or kept before."""

@@ -19,7 +19,7 @@ from .conditions import (
 )
 from .records import Record
 
-MANY = 5_000  # images, of which an interval is about a point wide
+MANY = 5_000  # images, of which an interval is one to three points wide
 
 
 def wilson_interval(successes: int, trials: int, *, z: float = Z_95) -> tuple[float, float]:
@@ -150,6 +150,8 @@ def all_images_table(rows: Sequence[Row], stored: Callable[[Condition], Record |
             every = stored(condition)
             few = record(condition) if every else None
             if few is None or len(every) <= len(few):  # a trial of that profile
+                continue
+            if every.config.get("density") != few.config.get("density"):  # a larger one's: nothing to compare
                 continue
             paper = paper_accuracy(condition, eps=eps or EPS_ATTACK[data_set][0])
             name = NAMES[attack] + (f", eps {eps}" if eps else "")
