@@ -16,7 +16,7 @@ from pixeldefend import load_images
 from pixeldefend.study import Lab, figures
 from pixeldefend.study.available import TITLES
 from pixeldefend.study.conditions import EPS_ATTACK
-from pixeldefend.study.shipped import architecture, trained
+from pixeldefend.study.shipped import architecture, curves, trained
 
 figures.use_style()
 labs = {data_set: Lab(data_set, profile) for data_set in EPS_ATTACK}
@@ -77,7 +77,8 @@ figures.gallery(
 # %% [markdown]
 # ## The density
 #
-# The density is a PixelCNN++ {cite:p}`salimans2017pixelcnn`, trained on clean images alone: it never sees an attack. (Strictly it
+# The density is a PixelCNN++ {cite:p}`salimans2017pixelcnn`, the third of a line of networks that predict pixels one after the other
+# {cite:p}`oord2016pixel,oord2016conditional`, trained on clean images alone: it never sees an attack. (Strictly it
 # is a probability mass function, as pixels have 256 levels; the paper's word is kept.) It predicts
 # each pixel from those above it and to the left of it. How well it does so is measured in *bits per dimension*, the number of bits
 # that it needs for a sub-pixel on average ({doc}`03_likelihoods`); fewer are better, and eight are what it takes without any
@@ -97,12 +98,12 @@ figures.gallery(
 #
 # The density of Fashion-MNIST has the size that the paper and the authors' code give it. It has seen {glue:text}`density_images:,d`
 # training images, {glue:text}`density_history`: {glue:text}`density_epochs:.1f` epochs, which
-# took {glue:text}`density_hours:.1f` hours on two processor cores. The authors train with Adam, and their code is prepared for thousands of epochs
+# took {glue:text}`density_hours:.1f` hours on two processor cores. The authors train with Adam {cite:p}`kingma2015adam`, and their code is prepared for thousands of epochs
 # on GPUs; Muon {cite:p}`jordan2024muon` is meant to need fewer. Over {glue:text}`density_test_images:,d` test images its mean is {glue:text}`density_bits:.3f` bits per dimension, where
 # the paper has 2.7, and images differ a good deal (standard deviation {glue:text}`density_std:.2f`).
 # {numref}`fig-curve` shows its training: {glue:text}`density_third_quarter:.2f` bits per dimension on average in the third quarter of the
-# last run, {glue:text}`density_last_quarter:.2f` in the last, over which the learning rate falls to zero. How much a longer run would add, and how
-# much detection and purification would gain from it, was not tried.
+# last run, {glue:text}`density_last_quarter:.2f` in the last, over which the learning rate falls to zero.
+# {numref}`fig-earlier` shows what purification gained from the runs before and from this one.
 #
 # The density of CIFAR-10 is a small one: {glue:text}`cifar10_filters:,d` filters where the authors' code has 160, and
 # {glue:text}`cifar10_millions:.1f` million parameters instead of 53.7. It has seen {glue:text}`cifar10_images:,d` training images,
@@ -113,7 +114,7 @@ figures.gallery(
 # Whatever the chapters find in detecting and purifying CIFAR-10, they find it with this density.
 
 # %% mystnb={"figure": {"name": "fig-curve", "caption": "Training curves of the shipped densities: bits per dimension of the training images of the last run, before each was learnt from. Each dot is the mean over the images since the one before. The learning rate falls to zero over the last part of a run."}, "image": {"alt": "Falling curves of bits per dimension against training images seen, with lines for the test images here and in the paper.", "width": "720px"}} tags=["hide-input"]
-trained.curves(densities)
+curves.of_densities(densities)
 
 # %% [markdown]
 # ## Samples
@@ -135,7 +136,7 @@ figures.gallery(trained.rows_of_samples(labs.values()))
 # %% [markdown]
 # ## The classifiers
 #
-# The paper attacks a ResNet and a VGG, and trains the ResNet in three more ways: on adversarial images from FGSM, on those from
+# The paper attacks a ResNet {cite:p}`he2016deep` and a VGG {cite:p}`simonyan2015very`, and trains the ResNet in three more ways: on adversarial images from FGSM, on those from
 # BIM, and with smoothed labels. {numref}`tbl-trained` says which of them exist.
 #
 # :::{table} The classifiers: accuracy on all test images, with 95 % Wilson intervals. "More" epochs: of a warm start, from weights that had been trained before; "in all": with those, where their number is known.
@@ -152,6 +153,14 @@ figures.gallery(trained.rows_of_samples(labs.values()))
 # The $\epsilon$ of adversarial
 # training is that for CIFAR-10, a standard deviation of 8 levels; for Fashion-MNIST the paper names 8 and 25, without saying which column of its table belongs to which.
 #
+# {numref}`fig-classifier-curves` shows the last run of each. A network that goes on from earlier weights begins high, falls while the
+# learning rate is high, and recovers as it goes to zero. The distance between a solid line and the dashed one of its colour is what an
+# attack costs a network that learns from it.
+
+# %% mystnb={"figure": {"name": "fig-classifier-curves", "caption": "Training curves of the shipped classifiers: accuracy on the training images of the last run, each before it was learnt from. Dashed: the half of each batch that was attacked in adversarial training, where the solid line is for the other half."}, "image": {"alt": "For each data set, curves of accuracy against passes over the training images, one for each classifier, with lower dashed ones for attacked images.", "width": "720px"}} tags=["hide-input"]
+curves.of_classifiers()
+
+# %% [markdown]
 # ### Layer by layer
 #
 # {numref}`tbl-resnet` and {numref}`tbl-vgg` put the tables of the paper's appendix C beside the networks of this package. The column

@@ -121,7 +121,8 @@ glue("rand_at_128", left["rand"][-1], display=False)
 # {glue:text}`bim_at_128:.0f` %, while random noise of that size still leaves {glue:text}`rand_at_128:.0f` %. FGSM, with its
 # single step, can overshoot: its curve need not fall everywhere.
 #
-# The implementations are checked against others', too: where Foolbox and torchattacks can be installed, the tests of this
+# The implementations are checked against others', too: where Foolbox {cite:p}`rauber2017foolbox` and torchattacks
+# {cite:p}`kim2020torchattacks` can be installed, the tests of this
 # package require that FGSM and BIM give the same integers as theirs, that DeepFool succeeds at least as often as Foolbox's
 # at every $\epsilon$, and that the tuned CW succeeds at least as often as Auto-PGD {cite:p}`croce2020reliable` at 2, 3 and
 # 4 levels, where neither fools every image.

@@ -45,7 +45,8 @@ glue("shown", Markdown(shown(labs)), display=False)
 #
 # $$ P = \frac{1}{N+1} \left( 1 + \sum_{i=1}^{N} \mathbb{1}\left[ p(X_i) \le p(X') \right] \right), $$ (eq-p-value)
 #
-# small when hardly any reference image is as unlikely as $X'$. It is exact, whatever the density, on one condition: that
+# small when hardly any reference image is as unlikely as $X'$: a permutation test {cite:p}`efron1994introduction`, and what conformal
+# prediction builds on {cite:p}`vovk2005algorithmic`. It is exact, whatever the density, on one condition: that
 # the reference images and $X'$ are exchangeable. The paper compares with the images that the density was *trained* on.
 # Training raises exactly those likelihoods. As far as the density overfits, a fresh clean image looks less likely than it
 # should, and the test raises more false alarms than it promises. The cure is to compare with images kept out of training. Here these

@@ -129,7 +129,7 @@ purification_figures.galleries(galleries)
 # - The *continuous objective* lets the bin of width one, whose probability the density gives, slide with the pixel. It
 #   agrees with the density at the integers and has a gradient everywhere else.
 #
-# Both begin at the same starts, take scipy's settings apart from a limit on iterations, and are rounded to colour levels
+# Both begin at the same starts, take scipy's settings {cite:p}`virtanen2020scipy` apart from a limit on iterations, and are rounded to colour levels
 # at the end. {numref}`fig-optimisers` is the paper's Figure 5.
 
 # %% tags=["hide-input"]

@@ -4,7 +4,7 @@
 # So far no attack knew of the defence. Whoever attacks a real system may well know it: the code of PixelDefend is public, and
 # so are its weights here. What can be said about an attacker who aims at classifier *and* purification together? Section 4.4
 # of {cite:t}`song2018pixeldefend` says that such images are hard to find. In the same year they were found
-# {cite:p}`athalye2018obfuscated`. This chapter repeats both attempts.
+# {cite:p}`athalye2018obfuscated,uesato2018adversarial`. This chapter repeats both attempts.
 
 # %% tags=["parameters"]
 profile = "laptop"
@@ -213,8 +213,8 @@ endtoend_figures.accuracy_by_steps(around, steps={name: of.steps for name, of in
 # pixel by 16 levels, eight times an $\epsilon$ of 2, and {glue:text}`cifar10_bpda_accuracy_smallest:.0f` % withstand; on Fashion-MNIST by
 # 32, little more than an $\epsilon$ of 25, and {glue:text}`bpda_accuracy_large:.0f` % withstand. The density of CIFAR-10 is the weaker one. Whether that, the images or the classifiers make the
 # difference was not tested. Nor are
-# these numbers the least that an attack can leave: random restarts, other step sizes, and gradients averaged over several
-# purified images were not tried. What one attack leaves is an upper bound on robustness.
+# these numbers the least that an attack can leave {cite:p}`tramer2020adaptive`: random restarts {cite:p}`madry2018towards`, other step
+# sizes, and gradients averaged over several purified images were not tried. What one attack leaves is an upper bound on robustness.
 
 # %% [markdown]
 # ## Does the detector see them?

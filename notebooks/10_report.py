@@ -22,6 +22,7 @@ judged = {data_set: report.judge_all(lab) for data_set, lab in labs.items()}
 every = [found for of in judged.values() for found in of]
 
 glue("claims", len(report.CLAIMS), display=False)
+glue("glance", Markdown(judging.glance_table(every, report.CLAIMS)), display=False)
 glue("counts", Markdown(judging.verdicts_table(every)), display=False)
 for data_set, of in judged.items():
     glue(f"claims_{data_set}", Markdown(judging.claims_table(of, report.CLAIMS)), display=False)
@@ -35,6 +36,21 @@ glue("not_run_table", Markdown(report.not_run_table(labs.values())), display=Fal
 glue("choice_images", choices.IMAGES, display=False)
 
 # %% [markdown]
+# ## At a glance
+#
+# :::{table} The paper's claims, and whether they hold here. Claims on figures and tables of one data set are judged on both where that is possible.
+# :name: tbl-glance
+# :class: records
+#
+# ```{glue:md} glance
+# :format: myst
+# ```
+# :::
+#
+# One claim carries the others: that adversarial images for purification and classifier together are hard to find (section 4.4).
+# What sections 4.1 to 4.3 say of accuracy behind purification is measured with attacks that do not know of it, and holds for no
+# attack that does.
+#
 # ## How a verdict comes about
 #
 # The {glue:text}`claims:,d` claims are taken from the abstract, sections 1, 3, 4 and the appendices. Each is broken into comparisons
@@ -69,7 +85,8 @@ glue("choice_images", choices.IMAGES, display=False)
 # ## Fashion-MNIST
 #
 # On Fashion-MNIST {glue:text}`holds:,d` claims hold, {glue:text}`holds_in_part:,d` hold in part, {glue:text}`does_not_hold:,d` do not
-# hold, and {glue:text}`not_run:,d` were not run.
+# hold, and {glue:text}`not_run:,d` were not run. For each of those that do not hold as a whole, the list says what fails and, where it
+# is known or can be suspected, why; the numbers are in {numref}`tbl-claims-fashion-mnist`.
 #
 # ```{glue:md} failed_fashion-mnist
 # :format: myst
@@ -88,7 +105,8 @@ glue("choice_images", choices.IMAGES, display=False)
 # ## CIFAR-10
 #
 # On CIFAR-10 {glue:text}`cifar10_holds:,d` claims hold, {glue:text}`cifar10_holds_in_part:,d` hold in part,
-# {glue:text}`cifar10_does_not_hold:,d` do not hold, and {glue:text}`cifar10_not_run:,d` were not run.
+# {glue:text}`cifar10_does_not_hold:,d` do not hold, and {glue:text}`cifar10_not_run:,d` were not run; the numbers are in
+# {numref}`tbl-claims-cifar10`.
 #
 # ```{glue:md} failed_cifar10
 # :format: myst

@@ -37,7 +37,7 @@ def write_pages(root: Path, stamps: dict[str, dict], *, verified: Sequence[Verif
         "## Records",
         "Every number of this book comes from the files below; they hold the results image by image, all that decided\n"
         "them, and a digest by which a change is noticed. The seconds are those of the computer that made a record, and\n"
-        f"may leave out an attack that several records share. {checked}",
+        f"may leave out an attack, or a purification, that several records share. {checked}",
         records or "No notebook used a record.",
     ]
     (root / "book" / "execution.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")

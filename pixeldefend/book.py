@@ -18,8 +18,8 @@ from pixeldefend.backmatter import write_pages
 from pixeldefend.pages import BookError, check_pages, publish
 from pixeldefend.paths import ROOT
 from pixeldefend.stamps import STAMP, digest_code, digest_inputs, read_stamp, versions
-from pixeldefend.study.lab import RECOMPUTE, STALE
 from pixeldefend.study.records import USED
+from pixeldefend.study.store import RECOMPUTE, STALE
 from pixeldefend.study.verify import Disagreement, Verified, verify
 
 __all__ = ["BookError", "Project", "build", "check_pages", "main", "run_notebook"]

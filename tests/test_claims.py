@@ -79,6 +79,25 @@ def test_verdicts_follow_from_the_comparisons(comparisons, verdict, why):
     assert (found.verdict, found.why) == (verdict, why)
 
 
+def test_reasons_are_those_of_the_comparisons_that_failed():
+    reasons = {"BIM": "Known.", "eps": "Another.", "": "Always."}
+    made = replace(claim(**{"BIM, eps 8": NO, "BIM, eps 2": NO, "eps 2": YES}), reasons=reasons)
+    found = judge(made, Paper("cifar10"))
+    assert found.failed == ["BIM, eps 8", "BIM, eps 2"] and found.reasons == "Known. Always."
+    assert judge(replace(claim(a=YES), reasons=reasons), Paper("cifar10")).reasons == ""
+
+
+def test_reasons_say_what_chance_explains_and_what_the_paper_fails_itself():
+    few = Outcome(False, "0", 10, undecided=True)
+    found = judge(claim(a=few, b=NO), Paper("cifar10"))
+    assert found.reasons == "Too few images to decide (a)."
+    assert judge(claim(a=few), Paper("cifar10")).reasons == "Too few images to decide."
+    beyond = replace(found, beyond=("b",)).reasons
+    assert beyond == "The paper's own numbers fail the rule (b), too. Too few images to decide (a)."
+    own = replace(judge(claim(b=NO), Paper("cifar10")), beyond=("b", "c"))
+    assert own.reasons == "The paper's own numbers fail the rule, too."
+
+
 def test_what_is_lacking_is_abridged():
     many = {f"c{i}": lambda i=i: lacking(f"record {i}") for i in range(5)}
     assert judge(claim(**many), Paper("cifar10")).why == "Lacking: record 0; record 1; record 2; 2 more."
@@ -151,7 +170,7 @@ def verdicts(claims_of, lab) -> dict[str, str]:
     ],
 )
 def test_the_papers_own_accuracies_agree_with_all_but_a_few_of_its_claims(data_set, exceptions):
-    found = {of.text: verdict for of, verdict in report.verdicts_on_the_paper(data_set, IMAGES).items()}
+    found = {of.text: judged.verdict for of, judged in report.judged_on_the_paper(data_set, IMAGES).items()}
     others = {text: verdict for text, verdict in found.items() if verdict != "holds"}
     assert {next((e for e in exceptions if text.startswith(e)), text): v for text, v in others.items()} == exceptions
 
@@ -163,6 +182,26 @@ class Useless(Paper):
         made = super().record(condition)
         half = self.images // 2
         return Record({}, made.index, made.labels, [0] * half + [1] * half, made.bits_per_dim)
+
+
+def test_a_comparison_is_undecided_where_the_papers_side_lies_within_chance():
+    def record(right):
+        return Record({}, list(range(100)), [0] * 100, [0] * right + [1] * (100 - right), [])
+
+    def told(outcome):
+        return outcome.passed, outcome.undecided
+
+    assert told(accuracy._higher(record(40), record(60))) == (True, False)
+    assert told(accuracy._higher(record(40), record(50))) == (False, True)
+    assert told(accuracy._higher(record(40), record(30))) == (False, False)
+    assert [told(accuracy._at_least(record(right), 0.7)) for right in (70, 65, 50)] == [
+        (True, False), (False, True), (False, False),
+    ]  # fmt: skip
+    assert [told(claims.most(torch.arange(100) < right)) for right in (70, 52, 45, 20)] == [
+        (True, False), (False, True), (False, True), (False, False),
+    ]  # fmt: skip
+    gained, half = accuracy._gain(record(40), record(50))
+    assert gained == pytest.approx(10) and 5 < half < 7, "image by image: ten of a hundred were gained, none lost"
 
 
 def test_no_claim_on_accuracy_holds_where_nothing_makes_a_difference():
@@ -286,6 +325,14 @@ def test_the_table_of_claims_shows_numbers_images_verdict_and_reason():
     assert row[5:] == ["**holds in part**", "1 of 3 not as claimed: b. Lacking: the record x. |"]
 
 
+def test_at_a_glance_each_claim_has_a_line_and_a_verdict_for_each_data_set():
+    both, one = claim(a=YES), replace(claim(a=NO), data_sets=("cifar10",))
+    judged = [judge(both, Paper("fashion-mnist")), judge(both, Paper("cifar10")), judge(one, Paper("cifar10"))]
+    first, second = rows(claims.glance_table(judged, {both: 1, one: 2}))
+    assert first[-2:] == ["\N{BLACK CIRCLE}&nbsp;holds", "\N{BLACK CIRCLE}&nbsp;holds |"]
+    assert second[-2:] == ["", "\N{WHITE CIRCLE}&nbsp;does&nbsp;not&nbsp;hold |"]
+
+
 @pytest.mark.parametrize("data_set", EPS_ATTACK)
 def test_every_claim_has_a_number_a_rule_and_a_row(data_set):
     lab = Paper(data_set)
@@ -306,7 +353,7 @@ def test_what_does_not_hold_is_listed_with_the_reason():
     made = {text: claim(a=outcome) for text, outcome in {"yes": YES, "no": NO, "none": lacking}.items()}
     numbers = {of: number for number, of in enumerate(made.values())}
     found = report.listed([judge(of, lab) for of in made.values()], numbers)
-    assert found == "*Does not hold*:\n\n- (1) Text. 1 comparison, not as claimed.\n\n*Not run*: 2."
+    assert found == "**Does not hold:**\n\n- (1) *Text.* 1 comparison, not as claimed.\n\n**Not run:** 2."
     assert report.listed([judge(made["yes"], lab)], numbers) == "Every claim holds."
 
 

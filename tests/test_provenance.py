@@ -49,6 +49,10 @@ def test_each_used_record_has_a_row_that_says_where_it_came_from(root):
         "DeepFool with eps 8; rounding: nearest; on vgg, normal; pixeldefend 32", "2", "fashion-mnist-vgg-normal `00aa`",
         "12.5&nbsp;s, cpu, 2 threads, torch 2.0", "{doc}`5 <notebooks/05_b>`, {doc}`6 <notebooks/06_c>`",
     ]  # fmt: skip
+    (root / "data/records/earlier/cifar10-00cc").mkdir(parents=True)
+    save_record(load_record(root / USES["05_b"][0]), root / "data/records/earlier/cifar10-00cc/fashion-mnist-a.json")
+    again = rows(record_tables(root, USES | {"07_d": ["data/records/earlier/cifar10-00cc/fashion-mnist-a.json"]}, KNOWN))
+    assert "cifar10-00cc/fashion-mnist-a" in again and "fashion-mnist-a" in again, "told apart by their folders"
     assert found["cifar10-b"][1:4] == ["measurement", "1,000", "cifar10 `00bb`"], "at any depth, but not a result"
     assert found["cifar10-cpu"][3:5] == ["cifar10 `00bb`", "3.25&nbsp;s, cpu (x86_64, AVX2), 1 thread, torch 2.1"]
 

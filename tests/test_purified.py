@@ -11,7 +11,7 @@ from torch import nn
 from pixeldefend import PixelDefend, roc
 from pixeldefend.images import Images
 from pixeldefend.study import Record, available
-from pixeldefend.study.conditions import ATTACKS, Condition
+from pixeldefend.study.conditions import ATTACKS, attacks_with_eps
 from pixeldefend.study.purification import purified
 from pixeldefend.study.purification.figures import galleries, purified_bits
 from pixeldefend.study.purification.purified import WRONG, Panel
@@ -43,11 +43,14 @@ def lab():
     def attacked(condition, limit):
         return (images + (0 if condition.attack == "clean" else 1 + ATTACKS.index(condition.attack)))[:limit]
 
+    def cells(rows, attacks):
+        every = [(row, *cell) for row in rows for cell in attacks_with_eps("fashion-mnist", attacks)]
+        return {(row, attack, eps): records(row.condition("fashion-mnist", attack, eps)) for row, attack, eps in every}
+
     return SimpleNamespace(
         data_set="fashion-mnist", precision="float32", density=small_density(1), profile=SimpleNamespace(gallery=3),
         test=Images("fashion-mnist", "test", images, labels, CLASSES, "toy"), classifier=lambda: AlwaysB().eval(),
-        record=records, attacked=attacked, reference=lambda split: record([2.5, 3.5, 4.5, 5.5]),
-        pixeldefend=lambda attack, eps: Condition("fashion-mnist", attack, eps, "pixeldefend", 32),
+        record=records, cells=cells, attacked=attacked, reference=lambda split: record([2.5, 3.5, 4.5, 5.5]),
     )  # fmt: skip
 
 

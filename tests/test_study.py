@@ -403,3 +403,38 @@ def test_records_of_either_precision_are_loaded_unless_one_is_asked_for(toy_lab)
     single = Lab("fashion-mnist", "smoke", records=folder, precision="float32").record(condition)
     assert single.config["precision"] == "float32" and single.bits_per_dim != half.bits_per_dim
     assert Lab("fashion-mnist", "smoke", records=folder).record(condition) == single
+
+
+def test_what_several_records_lack_is_purified_at_once_and_comes_out_the_same(toy_lab, searches, monkeypatch):
+    (row,) = LOWER_ROWS[:1]
+    apart = {path.name: load_record(path) for path in _records_one_by_one(toy_lab, row)}
+    counts, purify = [], PixelDefend.purify
+
+    def counting(self, images, **options):
+        counts.append(len(images))
+        return purify(self, images, **options)
+
+    monkeypatch.setattr(lab.PixelDefend, "purify", counting)
+    here = Lab("fashion-mnist", "smoke", records=toy_lab.folder / "together")
+    here.record(row.condition("fashion-mnist", "fgsm", 8))
+    together = here.cells([row], ("fgsm", "deepfool"))
+    assert counts == [6, 6 + 6 + 2 * 4], "that of FGSM with eps 8 is there"
+    for (_, attack, eps), record in together.items():
+        one = apart[f"{row.condition('fashion-mnist', attack, eps).name}.json"]
+        assert (record.predictions, record.bits_per_dim) == (one.predictions, one.bits_per_dim)
+    assert not here._purified and here.cells([row], ("fgsm", "deepfool")) == together and len(counts) == 2
+
+    monkeypatch.setattr(lab, "TOGETHER", 10)
+    counts.clear()
+    other = Lab("fashion-mnist", "smoke", records=toy_lab.folder / "in groups")
+    assert [record.predictions for record in other.cells([row], ("fgsm", "deepfool")).values()] == [
+        record.predictions for record in together.values()
+    ]
+    assert counts == [6, 6, 6 + 4, 4], "no more than ten images at once"
+
+
+def _records_one_by_one(toy_lab, row):
+    here = toy_lab()
+    for attack, eps in (("clean", 0), ("fgsm", 8), ("fgsm", 25), ("deepfool", 8), ("deepfool", 25)):
+        here.record(row.condition("fashion-mnist", attack, eps))
+    return here.records.glob("*.json")

@@ -9,7 +9,7 @@ import torch
 from nets import random_images
 
 from pixeldefend.images import Images
-from pixeldefend.study.shipped import trained
+from pixeldefend.study.shipped import curves, trained
 from pixeldefend.study.shipped.trained import Density
 
 
@@ -42,9 +42,11 @@ def test_images_and_hours_of_earlier_runs_count():
     of.scores["settings"]["optimizer"] = "muon"
     assert (of.images, of.epochs, of.hours) == (2000, 2.0, 2.0)
     assert of.history == "the first 800 of them in an earlier run, the others with Muon and Adam"
+    of.scores["earlier_runs"] = [{}, {}]
+    assert of.history == "the first 800 of them in 2 earlier runs, the others with Muon and Adam"
     (row,) = cells(trained.density_table([of]))
     assert row[4:7] == ["2,000", "2.0", "2.0"]
-    (axes,) = trained.curves([of]).axes
+    (axes,) = curves.of_densities([of]).axes
     assert list(axes.lines[0].get_xdata()) == [0.9, 1.0], "the curve begins where the earlier run ended"
 
 
@@ -55,10 +57,26 @@ def test_the_table_of_densities_has_an_interval_for_the_mean():
 
 
 def test_each_density_has_a_panel_with_its_curve_and_both_means():
-    figure = trained.curves([density(), density("other", "fashion-mnist", bits=2.9)])
+    figure = curves.of_densities([density(), density("other", "fashion-mnist", bits=2.9)])
     assert [axes.get_title() for axes in figure.axes] == ["CIFAR-10 (toy)", "Fashion-MNIST (other)"]
     curve, test, paper = figure.axes[1].get_lines()
     assert list(curve.get_ydata()) == [5.0, 4.0] and test.get_ydata()[0] == 2.9 and paper.get_ydata()[0] == 2.7
+
+
+def test_each_classifier_has_a_curve_and_a_second_one_for_attacked_images(tmp_path):
+    for training, log in (("normal", {}), ("adversarial-fgsm", {"adversarial_accuracy": 0.25})):
+        folder = tmp_path / f"cifar10-resnet-{training}"
+        folder.mkdir()
+        lines = [json.dumps({"images": images, "accuracy": 0.5, **log}) for images in (100, 300)]
+        (folder / "log.jsonl").write_text("\n".join(lines))
+        (folder / "config.json").write_text(json.dumps({"settings": {"training_images": 200}}))
+    fashion, cifar10 = curves.of_classifiers(tmp_path).axes
+    assert not fashion.get_lines()
+    normal, trained_on_clean, attacked = cifar10.get_lines()
+    assert list(normal.get_xdata()) == [0.5, 1.5] and list(normal.get_ydata()) == [50, 50]
+    assert list(attacked.get_ydata()) == [25, 25] and attacked.get_linestyle() == "--"
+    assert attacked.get_color() == trained_on_clean.get_color() != normal.get_color()
+    assert [text.get_text() for text in cifar10.get_legend().get_texts()] == ["ResNet, normal", "ResNet, adversarial FGSM"]
 
 
 def test_quarters_of_a_training_curve_are_by_images():

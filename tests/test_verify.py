@@ -10,6 +10,8 @@ from torch import nn
 from pixeldefend.images import Images
 from pixeldefend.study import Condition, Lab, lab, load_record, save_record, verify
 from pixeldefend.study.conditions import Profile
+from pixeldefend.study.endtoend.attacks import around_purification, packed, sizes_of
+from pixeldefend.study.records import read_signed, write_signed
 from pixeldefend.study.verify import Disagreement, Verified, disagreements, tolerance
 
 FM = "fashion-mnist"
@@ -44,7 +46,8 @@ def study(tmp_path, monkeypatch):
     monkeypatch.setattr(lab, "load_images", load)
     monkeypatch.setattr(lab, "load_classifier", lambda *names, **options: net)
     monkeypatch.setattr(lab, "shipped_densities", lambda: [FM])
-    monkeypatch.setattr(verify, "saved_classifiers", lambda: [f"{FM}-resnet-normal"])
+    for module in (verify, lab):
+        monkeypatch.setattr(module, "saved_classifiers", lambda: [f"{FM}-resnet-normal"])
     monkeypatch.setattr(lab.PixelCNN, "from_pretrained", lambda name: density)
     monkeypatch.setattr(lab.paths, "ROOT", tmp_path)
     monkeypatch.delenv("PIXELDEFEND_RECOMPUTE", raising=False)
@@ -153,6 +156,54 @@ def test_what_a_build_would_not_load_is_counted_but_not_checked(study, monkeypat
     monkeypatch.setattr(verify, "saved_classifiers", lambda: [])
     none = check(study, seed=1)
     assert (none.records, none.stale) == (0, 8) and str(none) == "no stored record of profile laptop was checked"
+
+
+@pytest.fixture
+def attacked(study):
+    """The study with what is kept of the attack on the whole system; gives its file."""
+    around_purification(study, sizes_of(study))
+    return study.records / f"{FM}-end-to-end-bpda.json"
+
+
+def test_the_kept_images_of_the_attack_on_the_whole_system_are_checked(study, attacked):
+    found = check(study, seed=1)
+    assert (found.attacks, found.differing, found.stale) == (2 * 4, 0, 0)
+    assert "of the attack on the whole system 8 stored images do again" in str(found)
+
+
+@pytest.mark.parametrize("what", ["predictions", "bits", "images"])
+def test_kept_images_that_do_not_do_what_is_said_of_them_are_named(study, attacked, what):
+    content = read_signed(attacked)
+    for eps, of in content["results"]["attacks"].items():
+        if what == "predictions":
+            of["bpda"]["predictions"] = [(p + 1) % 10 for p in of["bpda"]["predictions"]]
+        elif what == "bits":
+            of["bpda"]["bits"] = [b + 0.01 for b in of["bpda"]["bits"]]
+        else:
+            content["results"]["gallery"][eps]["bpda"] = packed(255 - study.test.images[:4])
+    write_signed(content, attacked)
+    with pytest.raises(Disagreement, match=r"fashion-mnist-end-to-end-bpda.json does not hold .* 8 do not do what it says"):
+        check(study, seed=1)
+
+
+def test_some_kept_images_may_be_seen_as_another_class_and_no_more(study, attacked):
+    content = read_signed(attacked)
+    of = content["results"]["attacks"]["8"]["bpda"]
+    of["predictions"] = [(p + 1) % 10 for p in of["predictions"]]
+    write_signed(content, attacked)
+    assert check(study, seed=1).attacks == 4
+    of = content["results"]["attacks"]["25"]["bpda"]
+    of["predictions"][0] = (of["predictions"][0] + 1) % 10
+    write_signed(content, attacked)
+    with pytest.raises(Disagreement, match="of 8 attacked images that it keeps 5 do not"):
+        check(study, seed=1)
+
+
+def test_an_attack_on_another_system_is_not_checked(study, attacked):
+    content = read_signed(attacked)
+    write_signed(content | {"config": content["config"] | {"density": "another"}}, attacked)
+    found = check(study, seed=1)
+    assert (found.attacks, found.stale) == (0, 1)
 
 
 def test_it_begins_nothing_after_its_time(study):

@@ -1,7 +1,5 @@
 """Runs the study: gives a record for a condition, from disk where one with the same configuration exists."""
 
-import os
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -43,14 +41,10 @@ from .conditions import (
     profile_of,
 )
 from .records import Record, keep_tensor, kept_tensor, load_record, tensor_digest
-from .store import Store
+from .store import REPLACE, REPLACE_REFERENCE, Store, recomputing
 
 SEED = 0
-RECOMPUTE, STALE = "PIXELDEFEND_RECOMPUTE", "stale"  # an environment variable, and one of its values
-REPLACE = ("`make book RECOMPUTE=stale` makes such results anew and replaces them, as does Lab(..., recompute=\"stale\"); "
-           "Lab(..., records=FOLDER) keeps yours apart")  # fmt: skip
-REPLACE_REFERENCE = ("Lab(..., recompute=\"stale\") makes it anew, which takes the training images and hours, and replaces "
-                     "it; a density of another name has its own")  # fmt: skip
+TOGETHER = 500  # images of several conditions to purify at once
 DEAR_BATCH = 500  # images: the steps in which only a few of a batch still move are what costs, so few batches
 
 
@@ -84,7 +78,7 @@ class Lab:
         check_choice(profile, PROFILES, name="profile")
         self.data_set, self.profile_name, self.profile = data_set, profile, profile_of(profile, data_set)
         self.precision = precision or "float32"
-        not_before, replaces = _recomputing(recompute)
+        not_before, replaces = recomputing(recompute)
         free = () if precision else ("precision",)
         own = records is not None or profile == "smoke"
         self.store = Store(device, not_before, free, keeps="" if replaces or own else REPLACE)
@@ -100,6 +94,7 @@ class Lab:
         self.density_name = density or (shipped or wanted)[0]
         self._classifiers: dict[tuple[str, str], nn.Module] = {}
         self._attacked: dict[tuple, Tensor] = {}
+        self._purified: dict[Condition, Tensor] = {}  # ahead of their records
 
     @cached_property
     def test(self) -> Images:
@@ -189,6 +184,8 @@ class Lab:
             return images
         if condition.defence == "feature-squeezing":
             return squeeze(images, levels=SQUEEZE_LEVELS[self.data_set])
+        if limit is None and condition in self._purified:
+            return self._purified.pop(condition)
         purify = PixelDefend(self.density, eps_defend=condition.eps_defend, threshold=threshold, precision=self.precision)
         return purify.purify(images, progress=self.progress)
 
@@ -201,8 +198,7 @@ class Lab:
         """
         if condition.defence == ADAPTIVE:
             return self._adaptive(condition)
-        config = self.configuration(condition)
-        path = self.records / f"{condition.name}.json"
+        config, path = self.configuration(condition), self._path(condition)
         return self.store.record(path, config, lambda: self._evaluate(condition, scored="density" in config))
 
     def stored(self, condition: Condition) -> Record | None:
@@ -213,12 +209,15 @@ class Lab:
         if condition.defence == ADAPTIVE:
             parts = [self.stored(part) for part in _parts(condition)]
             return None if None in parts else self._combined(condition, *parts)
-        path = self.records / f"{condition.name}.json"
+        path = self._path(condition)
         if not path.exists():
             return None
         record = load_record(path)
         known = {key: record.config[key] for key in ("split", "images", "data") if key in record.config}
         return record if self.store.matches(record.config, self._settings(condition) | known) else None
+
+    def _path(self, condition: Condition) -> Path:
+        return self.records / f"{condition.name}.json"
 
     def configuration(self, condition: Condition) -> dict:
         """All that decides a condition's record, as its file says it."""
@@ -272,7 +271,30 @@ class Lab:
     def cells(self, rows: Iterable[Row] = ROWS, attacks: Sequence[str] = ALL_ATTACKS) -> dict[tuple, Record]:
         """The records of whole rows, at every eps of the paper: {(row, attack, eps): record}, eps 0 for "clean"."""
         columns = attacks_with_eps(self.data_set, attacks)
-        return {(row, a, e): self.record(row.condition(self.data_set, a, e)) for row in rows for a, e in columns}
+        wanted = {(row, a, e): row.condition(self.data_set, a, e) for row in rows for a, e in columns}
+        lacking = [of for of in wanted.values() if of.defence == "pixeldefend" and self._is_lacking(of)]
+        found = {}
+        for key, condition in wanted.items():
+            if condition in lacking and condition not in self._purified:
+                self._purify_together(lacking[lacking.index(condition) :])
+            found[key] = self.record(condition)
+        return found
+
+    def _is_lacking(self, condition: Condition) -> bool:
+        """Whether `record` would make it."""
+        return not self.store.is_recent(self._path(condition)) or (not self.store.keeps and self.stored(condition) is None)
+
+    def _purify_together(self, conditions: Sequence[Condition]) -> None:
+        """Purify ahead for the first of ``conditions``, as many as fit: a step costs little more for many images."""
+        given, count = {}, 0
+        for condition in conditions:
+            count += self._count(condition)
+            if count > TOGETHER and given:
+                break
+            given[condition] = self.attacked(condition)
+        purify = PixelDefend(self.density, eps_defend=EPS_DEFEND[self.data_set], precision=self.precision)
+        purified = purify.purify(torch.cat(list(given.values())), progress=self.progress)
+        self._purified = dict(zip(given, purified.split([len(of) for of in given.values()]), strict=True))
 
     def missing(self, rows: Iterable[Row] = ROWS) -> dict[Row, str]:
         """The rows that cannot be made yet, each with what it lacks: its classifier, or a density to purify with."""
@@ -354,20 +376,6 @@ class Lab:
         if reference:
             return self.lasting.measurement(self.reference_folder / f"{self.density_name}-{name}.json", config, measure)
         return self.store.measurement(self.records / f"{self.data_set}-{name}.json", config, measure)
-
-
-def _recomputing(wanted: bool | str | None) -> tuple[float, bool]:
-    """The time (seconds since 1970) before which no result counts, and whether those that do not match are replaced."""
-    if wanted is None:
-        wanted = os.environ.get(RECOMPUTE) or False
-    if wanted is True:
-        return time.time(), True
-    if wanted in (False, "0", STALE):
-        return 0.0, wanted == STALE
-    try:
-        return float(wanted), True
-    except ValueError:
-        raise ValueError(f"recompute, or {RECOMPUTE}, must be {STALE!r} or a time in seconds, not {wanted!r}") from None
 
 
 def _parts(condition: Condition) -> tuple[Condition, Condition]:

@@ -73,7 +73,7 @@ def _table(title: str, rows: list[str]) -> str:
 def _row(file: str, content: dict, notebooks: list[str], names: Mapping[str, Weights]) -> str:
     config = content.get("config", {})
     cells = [
-        f"{{download}}`{Path(file).stem} <../{file}>`",
+        f"{{download}}`{'/'.join(Path(file).with_suffix('').parts[3:])} <../{file}>`",
         _what(content, config),
         _images(content, config),
         "<br>".join(_weights(content, names)),

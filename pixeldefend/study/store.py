@@ -1,6 +1,7 @@
 """What is on disk and still holds: results are loaded where their configuration is the wanted one, or else made and kept."""
 
 import json
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -10,6 +11,12 @@ from pathlib import Path
 import torch
 
 from .records import Record, load_record, read_signed, save_record, write_signed
+
+RECOMPUTE, STALE = "PIXELDEFEND_RECOMPUTE", "stale"  # an environment variable, and one of its values
+REPLACE = ("`make book RECOMPUTE=stale` makes such results anew and replaces them, as does Lab(..., recompute=\"stale\"); "
+           "Lab(..., records=FOLDER) keeps yours apart")  # fmt: skip
+REPLACE_REFERENCE = ("Lab(..., recompute=\"stale\") makes it anew, which takes the training images and hours, and replaces "
+                     "it; a density of another name has its own")  # fmt: skip
 
 
 def machine(device: torch.device) -> dict:
@@ -81,5 +88,19 @@ class Store:
             raise StaleRecord(f"the stored result {path.name} was made with another {' and '.join(names)}. {self.keeps}")
 
     def _made(self, started: float) -> dict:
-        """How a result came about; the seconds are without attacks that were run or kept before."""
+        """How a result came about; the seconds are without attacks and purification that were done before."""
         return {"seconds": round(time.perf_counter() - started, 1), **machine(torch.device(self.device))}
+
+
+def recomputing(wanted: bool | str | None) -> tuple[float, bool]:
+    """The time (seconds since 1970) before which no result counts, and whether those that do not match are replaced."""
+    if wanted is None:
+        wanted = os.environ.get(RECOMPUTE) or False
+    if wanted is True:
+        return time.time(), True
+    if wanted in (False, "0", STALE):
+        return 0.0, wanted == STALE
+    try:
+        return float(wanted), True
+    except ValueError:
+        raise ValueError(f"recompute, or {RECOMPUTE}, must be {STALE!r} or a time in seconds, not {wanted!r}") from None

@@ -1,14 +1,17 @@
 """Checks committed records: a few images of each are computed again, and a record that disagrees is named.
 
-Measurements and the reference likelihoods are not checked: the first are no grid cells, the others need the training
-images. Nor is a record whose configuration is not today's; a build that needs it refuses it.
+Of the measurements, which are no grid cells, that of the attack on the whole system is checked: the attacked images that it
+keeps. The others are not, nor are the reference likelihoods, which need the training images, nor a record whose
+configuration is not today's; a build that needs it refuses it.
 """
 
+import json
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -19,14 +22,17 @@ from ..classifiers.inference import predict_pixels
 from ..classifiers.store import classifier_name
 from ..defenses import PixelDefend, squeeze
 from ..images import Images
-from .conditions import DEAR, SQUEEZE_LEVELS, Condition
+from .conditions import DEAR, EPS_ATTACK, LOWER_ROWS, SQUEEZE_LEVELS, Condition
+from .endtoend.attacks import AROUND, around_configuration, sizes_of
+from .endtoend.check import kept_attacks
 from .lab import Lab
 from .records import Record, read_signed
 
 IMAGES, DEAR_IMAGES = 2, 1  # of each record at first
 MORE_IMAGES, MORE_DEAR_IMAGES = 12, 4  # of a record in doubt
-SECONDS = 75.0  # what a build may spend on this, about
+SECONDS = 240.0  # what a build may spend on this, about
 ALLOWED = 0.25  # share of those that may disagree
+MOST = 0.5  # share of the kept images of BPDA that may be seen as another class: see `endtoend.check.kept_attacks`
 TOLERANCES = {"exact": 1e-3, "attacked": 0.05, "purified": 0.1}  # bits per dimension: see `tolerance`
 OTHER_PRECISION = {"exact": 0.05, "attacked": 0.1, "purified": 0.3}
 
@@ -41,7 +47,8 @@ class Verified:
 
     ``records`` records of a ``profile``, ``images`` images in all, of which ``differing`` disagreed, too few of one
     record to refuse it; ``stale``: records with another configuration, not checked; ``unchecked``: records for which no
-    time was left; ``measurements``: files that are no grid cells. ``seed`` repeats the choice of images. It took
+    time was left; ``measurements``: files that are no grid cells; ``attacks``: images that such files keep of the attack
+    on the whole system, and that did again what is said of them. ``seed`` repeats the choice of images. It took
     ``seconds``.
     """
 
@@ -52,6 +59,7 @@ class Verified:
     stale: int
     unchecked: int
     measurements: int
+    attacks: int
     seed: int
     seconds: float
 
@@ -62,6 +70,8 @@ class Verified:
                 f"computed again and agree (seed {self.seed}, {self.seconds:.0f} s)")  # fmt: skip
         if self.differing:
             text += f", but for {self.differing} that rounding may have changed"
+        if self.attacks:
+            text += f"; of the attack on the whole system {self.attacks} stored images do again what is said of them"
         if self.unchecked:
             text += f"; not checked, for lack of time: {self.unchecked}"
         if self.stale:
@@ -131,7 +141,7 @@ def verify(folder: Path, profile: str, *, seed: int | None = None, seconds: floa
         folder: of the records, such as ``data/records/laptop``.
         profile: what they were made with: see `conditions.PROFILES`.
         seed: of the choice of images; by default the time, so that each build checks others.
-        seconds: no further group of records is begun after these.
+        seconds: no further group of records is begun after these; the attacks on the whole system come first.
         device: as for `Lab`.
 
     Raises:
@@ -140,23 +150,30 @@ def verify(folder: Path, profile: str, *, seed: int | None = None, seconds: floa
     """
     started = time.perf_counter()
     seed = int(time.time()) if seed is None else seed
-    labs, records, counts = {}, {}, Counter()
+
+    @cache
+    def lab_of(data_set: str) -> Lab:
+        return Lab(data_set, profile, device=device, recompute=False)
+
+    records, counts, measured = {}, Counter(), {}
     for path in sorted(Path(folder).glob("*.json")):
         content = read_signed(path)
         if "predictions" not in content:
             counts["measurements"] += 1
+            measured[path] = content
             continue
         record = Record(**content)
         condition = Condition(**{field.name: record.config[field.name] for field in fields(Condition)})
-        name = condition.data_set
-        if name not in labs:
-            labs[name] = Lab(name, profile, device=device, recompute=False)
-        if is_current(labs[name], condition, record):
+        if is_current(lab_of(condition.data_set), condition, record):
             records[condition] = record
         else:
             counts["stale"] += 1
+    for data_set in EPS_ATTACK:
+        path = Path(folder) / f"{data_set}-{AROUND}.json"
+        if path in measured:
+            counts += _check_attacks(lab_of(data_set), path, measured[path])
     choice = random.Random(seed)
-    for job in _jobs(labs, records, choice):
+    for job in _jobs(lab_of, records, choice):
         late = time.perf_counter() - started > seconds
         counts += Counter(unchecked=len(job.conditions)) if late else _check(job, records, choice)
     found = {field.name: counts[field.name] for field in fields(Verified) if field.type is int}
@@ -172,14 +189,31 @@ def is_current(lab: Lab, condition: Condition, record: Record) -> bool:
     return lab.store.matches(record.config, lab.configuration(condition))
 
 
-def _jobs(labs: dict[str, Lab], records: dict[Condition, Record], choice: random.Random) -> list[_Job]:
+def _check_attacks(lab: Lab, path: Path, content: dict) -> Counter:
+    """What `around_purification` keeps of its attacks, unless a build would not load it."""
+    wanted = json.loads(json.dumps(around_configuration(lab, sizes_of(lab)))) if not lab.missing(LOWER_ROWS[:1]) else None
+    if wanted is None or not lab.store.matches(content["config"], wanted):
+        return Counter(stale=1)
+    same = content["config"]["precision"] == lab.precision
+    allowed = (TOLERANCES if same else OTHER_PRECISION)["exact"]
+    wrong, other = kept_attacks(lab, content["results"], tolerance=allowed)
+    differs = [a or b for a, b in zip(wrong, other, strict=True)]
+    if any(wrong) or sum(other) > MOST * len(other):
+        raise Disagreement(
+            f"the measurement {path.name} does not hold what its configuration gives: of {len(differs)} attacked images "
+            f"that it keeps {sum(differs)} do not do what it says; delete it, it will be computed again"
+        )
+    return Counter(attacks=len(differs) - sum(differs))
+
+
+def _jobs(lab_of: Callable[[str], Lab], records: dict[Condition, Record], choice: random.Random) -> list[_Job]:
     """Conditions that are checked together, on the same images, so that one attack serves every defence and rounding; those
     whose attack is a search come last, in random order."""
     groups: dict[tuple, list[Condition]] = {}
     for condition, record in records.items():
         net = (condition.network, condition.training) if condition.attack in DEAR else ()
         groups.setdefault((condition.data_set, len(record), *net), []).append(condition)
-    jobs = [_Job(labs[key[0]], conditions, _choose(records[conditions[0]], choice, (IMAGES, DEAR_IMAGES)))
+    jobs = [_Job(lab_of(key[0]), conditions, _choose(records[conditions[0]], choice, (IMAGES, DEAR_IMAGES)))
             for key, conditions in groups.items()]  # fmt: skip
     dear = [job for job in jobs if job.conditions[0].attack in DEAR]
     choice.shuffle(dear)

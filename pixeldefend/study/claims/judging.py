@@ -7,8 +7,8 @@ report: a claim without any record is "not run".
 The claims themselves: `likelihood`, `accuracy` and `search`; `report` numbers them.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -22,7 +22,9 @@ from ..store import Store
 from ..tables import percent_interval, wilson_interval
 
 LISTED = 3  # of what is lacking
-VERDICTS = ("holds", "holds in part", "does not hold", "not run")
+SIGNS = {"holds": "\N{BLACK CIRCLE}", "holds in part": "\N{CIRCLE WITH LEFT HALF BLACK}",
+         "does not hold": "\N{WHITE CIRCLE}", "not run": "\N{EN DASH}"}  # fmt: skip
+VERDICTS = tuple(SIGNS)
 
 
 class NotRun(LookupError):
@@ -56,11 +58,15 @@ def reading_lab(data_set: str, profile: str = "laptop", **options) -> Lab:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One comparison: whether it came out as the paper says, our result in Markdown, and on how many images."""
+    """One comparison: whether it came out as the paper says, our result in Markdown, and on how many images.
+
+    ``undecided``: it did not pass, but what would pass lies within its 95 % interval; only where a comparison has one.
+    """
 
     passed: bool
     ours: str
     images: int
+    undecided: bool = False
 
 
 Comparisons = Mapping[str, Callable[[], Outcome]]  # what is compared, in few words; may raise `NotRun`
@@ -77,6 +83,8 @@ class Claim:
         paper: the paper's numbers for a data set, in Markdown; an empty text where it gives none.
         comparisons: made from a lab's records.
         data_sets: the ones it is about.
+        reasons: what is known, or suspected, of why a comparison fails by more than chance: {how its name begins: a
+            sentence or two, in Markdown, without numbers of ours}.
     """
 
     section: str
@@ -85,16 +93,22 @@ class Claim:
     paper: Callable[[str], str]
     comparisons: Callable[[Lab], Comparisons]
     data_sets: tuple[str, ...] = tuple(EPS_ATTACK)
+    reasons: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What became of a claim on a data set."""
+    """What became of a claim on a data set.
+
+    ``lacking``: what could not be compared, and what that lacks; ``beyond``: comparisons that the paper's own printed
+    numbers fail as well.
+    """
 
     claim: Claim
     data_set: str
     outcomes: Mapping[str, Outcome]
-    lacking: Mapping[str, str]  # what could not be compared, and what that lacks
+    lacking: Mapping[str, str]
+    beyond: Collection[str] = ()
 
     @property
     def verdict(self) -> str:
@@ -107,10 +121,15 @@ class Judgement:
         return "holds" if all(passed) and not self.lacking else "holds in part"
 
     @property
+    def failed(self) -> list[str]:
+        """The comparisons that do not agree with the paper."""
+        return [what for what, outcome in self.outcomes.items() if not outcome.passed]
+
+    @property
     def why(self) -> str:
         """One sentence or two: which comparisons do not agree with the paper, and which could not be made."""
-        failed = [what for what, outcome in self.outcomes.items() if not outcome.passed]
-        count, sentences = len(self.outcomes), []
+        count, failed = len(self.outcomes), self.failed
+        sentences = []
         if self.outcomes and not failed:
             sentences.append(_number(count, "comparison comes out as claimed.", "comparisons come out as claimed."))
         elif len(failed) == count and count:
@@ -120,6 +139,23 @@ class Judgement:
         if self.lacking:
             sentences.append(f"Lacking: {_abridged(list(dict.fromkeys(self.lacking.values())))}.")
         return " ".join(sentences)
+
+    @property
+    def reasons(self) -> str:
+        """Why comparisons do not agree with the paper, as far as that is known, in Markdown; empty where nothing is."""
+        failed = self.failed
+        undecided = [what for what in failed if self.outcomes[what].undecided]
+        beyond = [what for what in failed if what in self.beyond]
+        found = [f"The paper's own numbers fail the rule{_only(beyond, failed)}, too."] if beyond else []
+        found += [f"Too few images to decide{_only(undecided, failed)}."] if undecided else []
+        clear = [what for what in failed if what not in undecided]
+        matching = (reason for start, reason in self.claim.reasons.items() if any(w.startswith(start) for w in clear))
+        return " ".join([*found, *dict.fromkeys(matching)])
+
+
+def _only(some: Sequence[str], failed: Sequence[str]) -> str:
+    """Which of those that failed are meant, unless it is all of them."""
+    return "" if len(some) == len(failed) else f" ({'; '.join(some)})"
 
 
 def _number(count: int, one: str, several: str) -> str:
@@ -188,7 +224,8 @@ def interval(record: Record) -> tuple[float, float]:
 def most(happened: Tensor) -> Outcome:
     """Of N images, bool (N,), whether more than half did, with the whole 95 % interval: "mainly", "typically", "most"."""
     count, images = int(happened.sum()), len(happened)
-    return Outcome(wilson_interval(count, images)[0] > 0.5, share(count, images), images)
+    low, high = wilson_interval(count, images)
+    return Outcome(low > 0.5, share(count, images), images, undecided=low <= 0.5 < high)
 
 
 def shared(*records: Record) -> tuple[Record, ...]:
@@ -235,6 +272,19 @@ def _ours(outcomes: Mapping[str, Outcome]) -> str:
         lines += [f"{what}: {outcome.ours}" for what, outcome in outcomes.items() if outcome.images == images]
         lines.append(f"(n&nbsp;=&nbsp;{images:,})")
     return "<br>".join(lines) or "-"
+
+
+def glance_table(judgements: Iterable[Judgement], numbers: Mapping[Claim, int]) -> str:
+    """Every claim on one line, with its verdict on each data set, in Markdown."""
+    found: dict[Claim, dict[str, str]] = {claim: {} for claim in numbers}
+    for of in judgements:
+        found[of.claim][of.data_set] = f"{SIGNS[of.verdict]}&nbsp;{of.verdict.replace(' ', '&nbsp;')}"
+    heads = ["", "claim", "section", *(TITLES[data_set] for data_set in EPS_ATTACK)]
+    lines = ["| " + " | ".join(heads) + " |", "|--:|---|---|" + "---|" * len(EPS_ATTACK)]
+    for claim, verdicts in found.items():
+        cells = [str(numbers[claim]), claim.text, claim.section, *(verdicts.get(data_set, "") for data_set in EPS_ATTACK)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def verdicts_table(judgements: Iterable[Judgement]) -> str:

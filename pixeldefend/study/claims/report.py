@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 
 from ... import paths
@@ -41,8 +42,9 @@ def reading_labs(profile: str = "laptop", **options) -> dict[str, Lab]:
 
 
 def judge_all(lab: Lab) -> list[Judgement]:
-    """Every claim about the lab's data set, judged."""
-    return [judge(claim, lab) for claim in CLAIMS if lab.data_set in claim.data_sets]
+    """Every claim about the lab's data set, judged; beside it, which of the comparisons the paper's own numbers fail."""
+    printed = {claim: found.failed for claim, found in judged_on_the_paper(lab.data_set).items()}
+    return [replace(judge(claim, lab), beyond=printed.get(claim, ())) for claim in CLAIMS if lab.data_set in claim.data_sets]
 
 
 def scored(labs: Mapping[str, Lab]) -> list[str]:
@@ -51,24 +53,25 @@ def scored(labs: Mapping[str, Lab]) -> list[str]:
 
 
 def listed(judgements: Sequence[Judgement], numbers: Mapping[Claim, int]) -> str:
-    """In a few sentences, in Markdown: what does not hold, and what holds in part, by number and text; and what was not run,
-    by number."""
+    """In a few sentences, in Markdown: what does not hold, and what holds in part, by number and text, with what is known of
+    the reasons; and what was not run, by number."""
     lines = []
     for verdict in ("does not hold", "holds in part"):
-        found = [f"({numbers[of.claim]}) {of.claim.text} {of.why}" for of in judgements if of.verdict == verdict]
-        lines += [f"*{verdict.capitalize()}*:", "", *(f"- {text}" for text in found), ""] if found else []
+        found = [f"({numbers[of.claim]}) *{of.claim.text}* {of.why} {of.reasons}".rstrip()
+                 for of in judgements if of.verdict == verdict]  # fmt: skip
+        lines += [f"**{verdict.capitalize()}:**", "", *(f"- {text}" for text in found), ""] if found else []
     waiting = [str(numbers[of.claim]) for of in judgements if of.verdict == "not run"]
-    lines += [f"*Not run*: {', '.join(waiting)}."] if waiting else []
+    lines += [f"**Not run:** {', '.join(waiting)}."] if waiting else []
     return "\n".join(lines) or "Every claim holds."
 
 
 def rules_table(images: int = 10_000) -> str:
     """The rule of each claim, in Markdown, and what it makes of the accuracies that the paper prints, where it needs no
     others: a rule that the paper's own numbers break asks for more than was shown. ``images``: on which they rest."""
-    printed = {data_set: verdicts_on_the_paper(data_set, images) for data_set in EPS_ATTACK}
+    printed = {data_set: judged_on_the_paper(data_set, images) for data_set in EPS_ATTACK}
     lines = ["| | claim | a comparison agrees with the paper if | the paper's own numbers |", "|--:|---|---|---|"]
     for claim, number in CLAIMS.items():
-        own = [f"{TITLES[data_set]}: {of[claim]}" for data_set, of in printed.items() if claim in of]
+        own = [f"{TITLES[data_set]}: {of[claim].verdict}" for data_set, of in printed.items() if claim in of]
         lines.append(f"| {number} | {claim.text} | {claim.rule} | {'<br>'.join(own) or '-'} |")
     return "\n".join(lines)
 
@@ -159,7 +162,7 @@ class PrintedLab:
         return PAPER_THRESHOLD[self.data_set]
 
 
-def verdicts_on_the_paper(data_set: str, images: int = 10_000) -> dict[Claim, str]:
+def judged_on_the_paper(data_set: str, images: int = 10_000) -> dict[Claim, Judgement]:
     """What the rules for claims on accuracies make of the numbers that the paper itself prints."""
     lab = PrintedLab(data_set, images)
-    return {claim: judge(claim, lab).verdict for claim in accuracy.CLAIMS}
+    return {claim: judge(claim, lab) for claim in accuracy.CLAIMS}

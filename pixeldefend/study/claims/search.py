@@ -81,15 +81,24 @@ CLAIMS = (
     Claim("4.1", "L-BFGS-B makes images less likely, where greedy decoding makes them more likely (FGSM, eps 8).",
           "more than half of the runs from random starts end, rounded, less likely than the attacked image; more than half "
           "of the greedily purified images are more likely than it; with the whole interval.",
-          cifar10_only("figure 5: 10 images, 100 starts, \"most\""), _optimisers),
+          cifar10_only("figure 5: 10 images, 100 starts, \"most\""), _optimisers,
+          reasons={"L-BFGS-B (continuous)": "This objective has a slope everywhere, and a search that can follow one "
+                                            "succeeds ({numref}`tbl-optimisers`).",
+                   "L-BFGS-B": "Which objective the authors climbed, to which tolerance and in which units, is not known."}),
     Claim("4.4", "BIM through the unrolled purification fails (eps 8).",
           "the gradient of the greedy purification is zero in every sub-pixel of every image; BIM along the softened one "
           "leaves more than half of the images unchanged, with the whole interval, and fools the classifier on none that "
           "was right after purification.",
-          lambda data_set: "100 images, none fooled, all unchanged", _unrolled),
+          lambda data_set: "100 images, none fooled, all unchanged", _unrolled,
+          reasons={"images left unchanged": "BIM follows signs, and softened purification has a gradient that is not zero "
+                                            "({numref}`tbl-flow`); how the authors softened theirs is not known.",
+                   "newly misclassified": "The sign of a gradient can be followed, whatever its size "
+                                          "({numref}`tbl-through`)."}),
     Claim("4.4", "Adversarial images for purification and classifier together are hard to find.",
           "an attack that takes purification for the identity (BPDA) does not leave less accuracy than BIM that does not "
           "know of it (on the same images, p >= 0.05 in McNemar's exact test), and leaves right more than half of what "
           "purification alone leaves right.",
-          lambda data_set: "no number", _hard_to_find),
+          lambda data_set: "no number", _hard_to_find,
+          reasons={"": "The paper's reasons rest on the gradient of the density, and BPDA needs none "
+                       "({cite:t}`athalye2018obfuscated`; {numref}`tbl-bpda`)."}),
 )  # fmt: skip

@@ -28,6 +28,7 @@ from ..records import tensor_digest
 TEMPERATURES = (1.0, 0.1, 0.01, 1e-6)  # of the relaxation; the last one's result is greedy purification
 BIM_TEMPERATURE = 0.1
 BIM_EPS = 8  # in both of the paper's tables
+AROUND = "end-to-end-bpda"  # name of a measurement
 
 
 @dataclass(frozen=True)
@@ -159,9 +160,14 @@ def around_purification(lab: Lab, sizes: Sizes) -> dict:
         attacks, gallery = ({eps: pair[n] for eps, pair in found.items()} for n in (0, 1))
         return {"labels": labels.tolist(), "clean": outcome(images, purify(images)), "attacks": attacks, "gallery": gallery}
 
+    return lab.measurement(AROUND, around_configuration(lab, sizes), measure)
+
+
+def around_configuration(lab: Lab, sizes: Sizes) -> dict:
+    """All that decides `around_purification`."""
+    images, labels = lab.test.images[: sizes.images], lab.test.labels[: sizes.images]
     config = _config(lab, images, labels, sizes=("images", "steps"), of=sizes)
-    config |= {"eps": EPS_ATTACK[lab.data_set], "gallery": lab.profile.gallery}
-    return lab.measurement("end-to-end-bpda", config, measure)
+    return config | {"eps": EPS_ATTACK[lab.data_set], "gallery": lab.profile.gallery}
 
 
 class Watched:

@@ -11,7 +11,7 @@ from ...defenses import PixelDefend
 from ...detection import ROC, detected, p_values, roc
 from ...images import Images
 from ..available import first_fooled
-from ..conditions import ATTACKS, EPS_DEFEND, Condition, attacks_with_eps
+from ..conditions import ATTACKS, EPS_DEFEND, LOWER_ROWS, Condition, attacks_with_eps
 from ..detection.tables import auc_cell, detected_cell, paired
 from ..figures import label
 from ..lab import Lab
@@ -69,9 +69,8 @@ def _panel(lab: Lab, rows: dict[str, Tensor], labels: Tensor, titles: list[str])
 
 def bits_before_and_after(lab: Lab) -> tuple[Scores, Scores]:
     """Bits per dimension of clean and attacked test images, (N,), and of the same purified; from the records."""
-    cells = attacks_with_eps(lab.data_set)
-    before = {cell: lab.record(Condition(lab.data_set, *cell)).bits for cell in cells}
-    return before, {cell: lab.record(lab.pixeldefend(*cell)).bits for cell in cells}
+    before = {cell: lab.record(Condition(lab.data_set, *cell)).bits for cell in attacks_with_eps(lab.data_set)}
+    return before, {(attack, eps): record.bits for (_, attack, eps), record in lab.cells(LOWER_ROWS[:1], ATTACKS).items()}
 
 
 def p_values_before_and_after(lab: Lab) -> tuple[Scores, Scores]:

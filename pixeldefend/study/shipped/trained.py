@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from ... import paths
@@ -13,7 +12,7 @@ from ...classifiers import saved_classifiers
 from ...classifiers.store import SIZES, build_classifier, classifier_name
 from ...images import DATA_SETS, HELD_OUT, Images
 from ...pixelcnn import PixelCNN, shipped_densities
-from ...weights import BEFORE, CONFIG, LOG, SCORES, SECONDS_BEFORE
+from ...weights import BEFORE, CONFIG, EARLIER, LOG, SCORES, SECONDS_BEFORE
 from ..available import TITLES
 from ..claims.judging import printed
 from ..claims.likelihood import PAPER_BITS
@@ -60,7 +59,9 @@ class Density:
         optimizer = "Muon and Adam" if self.scores["settings"].get("optimizer") == "muon" else "Adam"
         if not self.before:
             return f"in one run, with {optimizer}"
-        return f"the first {self.before:,} of them in an earlier run, the others with {optimizer}"
+        runs = len(self.scores.get(EARLIER, ()))
+        earlier = f"{runs} earlier runs" if runs > 1 else "an earlier run"
+        return f"the first {self.before:,} of them in {earlier}, the others with {optimizer}"
 
     @property
     def quarters(self) -> list[float]:
@@ -98,22 +99,6 @@ def density_table(found: Sequence[Density]) -> str:
                  PAPER_BITS[of.data_set]]  # fmt: skip
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
-
-
-def curves(found: Sequence[Density]) -> Figure:
-    """Bits per dimension of the last run's training images, before each was learnt from, and of the test images."""
-    figure = Figure(figsize=(4.2 * len(found), 3.2), layout="constrained")
-    for axes, of in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
-        seen = [(of.before + entry["images"]) / 1000 for entry in of.log]
-        axes.plot(seen, [entry["bits_per_dim"] for entry in of.log], ".", color="#0072B2", markersize=4)
-        test, paper = of.scores["test_bits_per_dim"], PAPER_BITS[of.data_set]
-        axes.axhline(test, color="#D55E00", linestyle="--", label="test images, averaged weights")
-        axes.axhline(paper, color="#555555", linestyle=":", label="paper, test images")
-        axes.set(xlabel="training images seen (thousands)", ylim=(min(test, paper) - 0.2, max(test, paper) + 1.2),
-                 title=f"{TITLES[of.data_set]} ({of.name})")  # fmt: skip
-        axes.legend(fontsize=8)
-    figure.axes[0].set_ylabel("bits per dimension")
-    return figure
 
 
 def samples(lab: Lab, count: int) -> Tensor:
