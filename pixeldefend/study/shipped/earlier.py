@@ -151,6 +151,7 @@ def figure(sets: Mapping[str, Sequence[State]]) -> Figure:
                       fillstyle="none")  # fmt: skip
         axes.set(xlabel="bits per dimension, test images", ylim=(0, 100), title=TITLES[data_set])
         axes.invert_xaxis()  # better to the right
-        axes.legend(fontsize=8, loc="lower left")
+        axes.locator_params(axis="x", nbins=5)
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(0, 0.44))  # where no line is
     drawn.axes[0].set_ylabel("accuracy behind PixelDefend (%)")
     return drawn
