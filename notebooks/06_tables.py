@@ -289,8 +289,8 @@ earlier.figure(progress)
 # {glue:text}`cifar10_earlier_small:+.1f` points with $\epsilon = 2$, by {glue:text}`cifar10_earlier_middle:+.1f` with $\epsilon = 8$ and by
 # {glue:text}`cifar10_earlier_large:+.1f` with $\epsilon = 16$. A straight line through these points, for $\epsilon = 8$, comes to
 # {glue:text}`cifar10_earlier_line:.0f` % at the paper's 3.0 bits, where the paper has 46 %. So the density is a part of the distance to
-# the paper, and probably not all of it: a line through three points on {glue:text}`cifar10_earlier_n:,d` images is no more than a hint, and
-# the classifiers differ, too. On clean images the change is {glue:text}`cifar10_earlier_clean:+.1f` points: a better density does not
+# the paper, and probably not all of it: a line through so few points, on {glue:text}`cifar10_earlier_n:,d` images, is no more than a
+# hint, and the classifiers differ, too. On clean images the change is {glue:text}`cifar10_earlier_clean:+.1f` points: a better density does not
 # make purification cheaper here.
 #
 # On Fashion-MNIST, whose density comes close to the paper's, there is less to gain: from

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -276,25 +277,29 @@ class Lab:
         found = {}
         for key, condition in wanted.items():
             if condition in lacking and condition not in self._purified:
-                self._purify_together(lacking[lacking.index(condition) :])
+                self.purify_ahead(self._first_together(lacking[lacking.index(condition) :]))
             found[key] = self.record(condition)
         return found
 
     def _is_lacking(self, condition: Condition) -> bool:
-        """Whether `record` would make it."""
+        """Whether `record` would make it, as far as weights and settings say."""
         return not self.store.is_recent(self._path(condition)) or (not self.store.keeps and self.stored(condition) is None)
 
-    def _purify_together(self, conditions: Sequence[Condition]) -> None:
-        """Purify ahead for the first of ``conditions``, as many as fit: a step costs little more for many images."""
-        given, count = {}, 0
+    def _first_together(self, conditions: Sequence[Condition]) -> Sequence[Condition]:
+        """The first of ``conditions``, as many as `TOGETHER` allows, and one at least."""
+        ends = list(accumulate(map(self._count, conditions)))
+        return conditions[: max(1, sum(end <= TOGETHER for end in ends))]
+
+    def purify_ahead(self, conditions: Iterable[Condition]) -> None:
+        """Purify for several conditions with the defence "pixeldefend" at once, and keep it until `defended` asks for it: a
+        step costs little more for many images than for few."""
+        groups: dict[int, dict[Condition, Tensor]] = {}
         for condition in conditions:
-            count += self._count(condition)
-            if count > TOGETHER and given:
-                break
-            given[condition] = self.attacked(condition)
-        purify = PixelDefend(self.density, eps_defend=EPS_DEFEND[self.data_set], precision=self.precision)
-        purified = purify.purify(torch.cat(list(given.values())), progress=self.progress)
-        self._purified = dict(zip(given, purified.split([len(of) for of in given.values()]), strict=True))
+            groups.setdefault(condition.eps_defend, {})[condition] = self.attacked(condition)
+        for eps, given in groups.items():
+            purify = PixelDefend(self.density, eps_defend=eps, precision=self.precision)
+            purified = purify.purify(torch.cat(list(given.values())), progress=self.progress)
+            self._purified |= dict(zip(given, purified.split([len(of) for of in given.values()]), strict=True))
 
     def missing(self, rows: Iterable[Row] = ROWS) -> dict[Row, str]:
         """The rows that cannot be made yet, each with what it lacks: its classifier, or a density to purify with."""

@@ -93,7 +93,10 @@ class Store:
 
 
 def recomputing(wanted: bool | str | None) -> tuple[float, bool]:
-    """The time (seconds since 1970) before which no result counts, and whether those that do not match are replaced."""
+    """The time (seconds since 1970) before which no result counts, and whether those that do not match are replaced.
+
+    ``wanted`` is as for `Lab`; ``None`` for what the environment variable says. Raises ``ValueError`` for anything else.
+    """
     if wanted is None:
         wanted = os.environ.get(RECOMPUTE) or False
     if wanted is True:

@@ -20,9 +20,8 @@ from torch import Tensor
 from ..classifiers import predict, saved_classifiers
 from ..classifiers.inference import predict_pixels
 from ..classifiers.store import classifier_name
-from ..defenses import PixelDefend, squeeze
 from ..images import Images
-from .conditions import DEAR, EPS_ATTACK, LOWER_ROWS, SQUEEZE_LEVELS, Condition
+from .conditions import DEAR, EPS_ATTACK, LOWER_ROWS, Condition
 from .endtoend.attacks import AROUND, around_configuration, sizes_of
 from .endtoend.check import kept_attacks
 from .lab import Lab
@@ -96,7 +95,7 @@ class _Part(Lab):
         test = whole.test
         chosen = list(positions)
         self.test = Images(test.name, test.split, test.images[chosen], test.labels[chosen], test.classes, test.source)
-        self._attacked = {}
+        self._attacked, self._purified = {}, {}
         self._whole, self._positions = whole, chosen
 
     def _attack_or_cache(self, condition: Condition, count: int) -> Tensor:
@@ -266,17 +265,9 @@ def disagreements(lab: Lab, records: dict[Condition, Record], conditions: Sequen
 
 
 def _classified_images(part: Lab, conditions: Sequence[Condition]) -> dict[Condition, Tensor]:
-    """What the classifier sees under each condition; purification, whose cost is in its steps, does all at once."""
-    seen = {condition: part.attacked(condition) for condition in conditions}
-    for condition, images in seen.items():
-        if condition.defence == "feature-squeezing":
-            seen[condition] = squeeze(images, levels=SQUEEZE_LEVELS[part.data_set])
-    for eps in {condition.eps_defend for condition in conditions if condition.defence == "pixeldefend"}:
-        chosen = [c for c in conditions if c.defence == "pixeldefend" and c.eps_defend == eps]
-        purify = PixelDefend(part.density, eps_defend=eps, precision=part.precision)
-        purified = purify(torch.cat([seen[condition] for condition in chosen]))
-        seen |= dict(zip(chosen, purified.split([len(seen[c]) for c in chosen]), strict=True))
-    return seen
+    """What the classifier sees under each condition."""
+    part.purify_ahead(condition for condition in conditions if condition.defence == "pixeldefend")
+    return {condition: part.defended(condition) for condition in conditions}
 
 
 def _bits(part: Lab, seen: dict[Condition, Tensor]) -> dict[Condition, Tensor]:

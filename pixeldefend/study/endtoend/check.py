@@ -12,6 +12,8 @@ from .attacks import unpacked
 def kept_attacks(lab: Lab, results: dict, *, tolerance: float) -> tuple[list[bool], list[bool]]:
     """Which of the images that the results of `around_purification` keep of BPDA, at all eps, are not what they say.
 
+    ``tolerance`` is in bits per dimension.
+
     Returns:
         Two lists over these images. The first is true where an image is further than eps from the test image, or where
         its bits per dimension, before purification, differ by more than ``tolerance``. The second, where the classifier

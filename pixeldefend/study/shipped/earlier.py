@@ -20,6 +20,7 @@ from ..available import TITLES
 from ..claims.judging import shared
 from ..claims.likelihood import PAPER_BITS
 from ..conditions import EPS_ATTACK, LOWER_ROWS, NAMES, Condition, paper_accuracy
+from ..detection.tables import mean_interval
 from ..lab import Lab
 from ..records import Record, load_record, read_signed, write_signed
 from ..tables import accuracy_cell
@@ -103,9 +104,7 @@ def change(found: Sequence[State], eps: int) -> tuple[float, float, float]:
     """By how many points the last density has the ResNet right more often than the first, with a 95 % interval, image by
     image: (mean, low, high)."""
     first, last = (state.records[eps].correct.double() for state in (found[0], found[-1]))
-    gained = 100 * (last - first)
-    half = 1.96 * gained.std().item() / math.sqrt(len(gained))
-    return gained.mean().item(), gained.mean().item() - half, gained.mean().item() + half
+    return mean_interval(100 * (last - first))
 
 
 def straight_on(found: Sequence[State], eps: int, bits: float) -> float:
