@@ -65,8 +65,8 @@ for of in (of for of in densities if of.name == labs[of.data_set].density_name):
 # Densities and classifiers learn from all but the last 5,000 training images; the authors' code sets aside as many of
 # Fashion-MNIST, though perhaps not these. Those 5,000 are *held out*: they calibrate p-values and choose thresholds. The copy of CIFAR-10 that the networks were trained and scored on lacks
 # a few images: it has {glue:text}`cifar10_training:,d` to train on and {glue:text}`cifar10_test:,d` to test on. Test images are used for nothing but the numbers in this
-# book. All test images of Fashion-MNIST and the first thousand of CIFAR-10 come with the repository, so that the book can be built
-# without a download.
+# book. All test images of Fashion-MNIST and the first thousand of this copy of CIFAR-10 come with the repository, so that the book
+# can be built without a download; of the thousand, the first 500 are those of the official archive.
 
 # %% mystnb={"figure": {"name": "fig-classes", "caption": "The first test image of each class. Above: Fashion-MNIST, from T-shirt to ankle boot. Below: CIFAR-10, from airplane to truck."}, "image": {"alt": "Two rows of ten small images: grey clothes above, colour photographs of animals and vehicles below.", "width": "720px"}} tags=["hide-input"]
 figures.gallery(

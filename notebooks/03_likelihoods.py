@@ -101,8 +101,8 @@ for attack in ATTACKS:
 #
 # {numref}`fig-likelihoods` is this book's version of the paper's Figure 2a: test images, clean and attacked with
 # $\epsilon = 8$, about 3 % of the colour range. The paper's figure is of CIFAR-10. Here it rests on the first
-# {glue:text}`n_images:,d` test images of Fashion-MNIST and {glue:text}`cifar10_n_images:,d` of CIFAR-10; DeepFool and CW, which cost
-# hundreds of gradients an image, on the first {glue:text}`n_dear:,d` and {glue:text}`cifar10_n_dear:,d`.
+# {glue:text}`n_images:,d` test images of each data set; DeepFool and CW, which cost hundreds of gradients an image, on the first
+# {glue:text}`n_dear:,d`.
 
 # %% mystnb={"figure": {"name": "fig-likelihoods", "caption": "Bits per dimension of clean test images and of the same images attacked with {math}`\\epsilon = 8` (the paper's Figure 2a). Further right is less likely."}, "image": {"alt": "For each data set six histograms of bits per dimension: clean images lie furthest left; those attacked by CW, and on CIFAR-10 by DeepFool, overlap with them; the others lie to the right.", "width": "640px"}} tags=["hide-input"]
 detection_figures.likelihood_panels({name: bits_of(records) for name, records in small.items()})

@@ -53,7 +53,7 @@ made, cells = {}, {}
 for data_set, of in labs.items():
     lacking = of.missing(ROWS)
     made[data_set] = [row for row in ROWS if row not in lacking]
-    cells[data_set] = of.cells(made[data_set], ATTACKS)
+    cells[data_set] = of.cells(made[data_set])
     for part, wanted, what in (("upper", UPPER_ROWS, "the baselines"),
                                ("lower", LOWER_ROWS, f"PixelDefend with $\\epsilon_\\mathrm{{defend}}$ = {EPS_DEFEND[data_set]}")):
         rows = [row for row in wanted if row in made[data_set]]
@@ -189,9 +189,9 @@ adaptive.threshold_figure(outcomes[lab.data_set], EPS_ATTACK[lab.data_set], pape
 # %% [markdown]
 # ## Table 2: CIFAR-10
 #
-# CIFAR-10 has its own scale here: {glue:text}`cifar10_n_images:,d` images, {glue:text}`cifar10_n_dear:,d` under DeepFool and CW
-# and with PixelDefend before any classifier but the normal ResNet, and the networks that two processor cores could train ({doc}`01_models` says how good they are). The authors' density for it has 160
-# filters in their code and was trained on GPUs.
+# Like those above, these tables rest on the first {glue:text}`cifar10_n_images:,d` images, or {glue:text}`cifar10_n_dear:,d` under DeepFool
+# and CW and with PixelDefend before any classifier but the normal ResNet. The networks are those that two processor cores could train
+# ({doc}`01_models` says how good they are); the authors' density for CIFAR-10 has 160 filters in their code and was trained on GPUs.
 #
 # ### The upper part: the baselines
 #

@@ -62,10 +62,9 @@ glue("choice_images", choices.IMAGES, display=False)
 # - **does not hold**: none does;
 # - **not run**: none could be made. What is lacking is named: a classifier, a density, or the record of a measurement.
 #
-# "By more than chance" means that the two 95 % intervals do not meet, which is stricter than a test of the difference; where a
-# claim is that there is *no* difference, the images are compared one by one. Of the accuracies of two conditions with different
-# numbers of images, only the images that both have are compared. Where the paper's columns are
-# for several $\epsilon$, its numbers stand as it prints them: "38/24" is 38 % at the smallest $\epsilon$ and 24 % at the largest
+# Two accuracies are compared on the images that both conditions have, one by one. "By more than chance" means that McNemar's
+# exact test, which counts the images that are right under one of them only, gives $p < 0.05$ {cite:p}`mcnemar1947note`. Where the
+# paper's columns are for several $\epsilon$, its numbers stand as it prints them: "38/24" is 38 % at the smallest $\epsilon$ and 24 % at the largest
 # (Fashion-MNIST: 8 and 25; CIFAR-10: 2, 8 and 16). In brackets stand 95 % intervals.
 #
 # :::{table} The verdicts, counted.
@@ -125,8 +124,9 @@ glue("choice_images", choices.IMAGES, display=False)
 # ## The rules
 #
 # A rule should not ask for more than the paper shows. The last column applies the rules for claims on accuracy to the numbers
-# that the paper prints in its Tables 1 and 2, as if measured on all 10,000 test images. Where that is not "holds", the claim
-# goes further than the paper's own table. Nor do all numbers in those tables fit together: accuracy on clean images does not
+# that the paper prints in its Tables 1 and 2, as if measured on all 10,000 test images, and as if chance had decided for each
+# cell on its own which of them are right (real cells have more images in common, and their differences are found more easily).
+# Where that is not "holds", the claim goes further than the paper's own table. Nor do all numbers in those tables fit together: accuracy on clean images does not
 # depend on the $\epsilon$ of an attack, yet that of the ResNet with PixelDefend stands as 85/85/88, and a "strongest attack" leaves
 # 69 % where the FGSM column of the same row has 68 %. A few points either way mean little.
 #

@@ -160,7 +160,7 @@ def _choose(name: str, split: str, limit: int | None, root) -> tuple[str, list[P
                 f"{folder} is not a folder; correct {'root' if root is not None else ENVIRONMENT}, or leave it out"
             )
         if files := _locate(name, split, folder):
-            return folder.resolve().name, files
+            return "embedded" if folder == paths.EMBEDDED else folder.resolve().name, files
         if root is not None:
             raise FileNotFoundError(
                 f"{folder} holds no {split} images of {name}; put {_expected(name, split)} there, or leave root out"

@@ -6,7 +6,7 @@ from matplotlib.colors import to_rgba
 
 from pixeldefend import p_values, roc
 from pixeldefend.study import Condition, Record, available, figures
-from pixeldefend.study.conditions import ATTACKS, EPS_ATTACK, ROWS, profile_of
+from pixeldefend.study.conditions import ATTACKS, EPS_ATTACK, PROFILES, ROWS
 from pixeldefend.study.detection import figures as detection_figures
 from pixeldefend.study.detection import tables
 
@@ -172,7 +172,7 @@ class StandIn:
 
     def __init__(self, data_set, profile, *, has_density=(), classifiers=()):
         self.data_set, self.has_density = data_set, data_set in has_density
-        self.profile_name, self.profile = profile, profile_of(profile, data_set)
+        self.profile_name, self.profile = profile, PROFILES[profile]
         self.lacking = {} if data_set in classifiers else {ROWS[0]: "a classifier"}
 
     def missing(self, rows):
@@ -203,8 +203,11 @@ def test_data_sets_without_a_density_or_a_resnet_are_left_out(monkeypatch, densi
 def test_a_chapter_says_how_many_images_it_rests_on():
     labs = {profile: {name: StandIn(name, profile) for name in EPS_ATTACK} for profile in ("laptop", "paper")}
     texts = {profile: available.shown(of) for profile, of in labs.items()}
-    assert "the first 1,000 test images of Fashion-MNIST and the first 300 test images of CIFAR-10, or" in texts["laptop"]
-    assert "all test images of Fashion-MNIST and all test images" in texts["paper"] and "**" not in "".join(texts.values())
+    assert "the first 1,000 test images of Fashion-MNIST and of CIFAR-10, or" in texts["laptop"]
+    assert "all test images of Fashion-MNIST and of CIFAR-10, or" in texts["paper"] and "**" not in "".join(texts.values())
+    labs["laptop"]["cifar10"].profile = PROFILES["smoke"]
+    text = available.shown(labs["laptop"])
+    assert "1,000 test images of Fashion-MNIST and the first 8 test images of CIFAR-10, or" in text
 
 
 def test_the_kinds_of_image_are_those_of_the_papers_figures():

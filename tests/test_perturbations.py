@@ -6,7 +6,6 @@ import pytest
 import torch
 from nets import random_images
 
-from pixeldefend.study import Record
 from pixeldefend.study.conditions import ATTACKS
 from pixeldefend.study.detection import perturbations
 
@@ -48,8 +47,8 @@ class StandIn:
     def __init__(self):
         self.density, self.kept, self.attacks = Density(), {}, 0
 
-    def record(self, condition):
-        return Record({"attack": condition.attack, "density": "print", "precision": "float32"}, [], [], [], [])
+    def configuration(self, condition):
+        return {"attack": condition.attack, "density": "print", "precision": "float32"}
 
     def attacked(self, condition):
         self.attacks += 1

@@ -15,7 +15,7 @@ from pixeldefend import PixelDefend, squeeze
 from pixeldefend.defenses import MedianFiltered
 from pixeldefend.images import Images
 from pixeldefend.study import Condition, Lab, lab, load_record
-from pixeldefend.study.conditions import ADAPTIVE, DEAR, LOWER_ROWS, ROUNDINGS, ROWS, TUNED, UPPER_ROWS, Profile
+from pixeldefend.study.conditions import ADAPTIVE, ALL_ATTACKS, DEAR, LOWER_ROWS, ROUNDINGS, ROWS, TUNED, UPPER_ROWS, Profile
 from pixeldefend.study.store import StaleRecord
 
 
@@ -39,7 +39,7 @@ def toy_lab(tmp_path, monkeypatch):
     labels = net(images / 255).argmax(1)  # so that there is something to attack
     loads, from_pretrained = [], lab.PixelCNN.from_pretrained
 
-    def load(name, split, *, limit=None):
+    def load(name, split, *, limit=None, root=None):
         loads.append(split)
         return Images(name, split, images, labels, tuple("abcdefghij"), "toy")
 
@@ -337,14 +337,24 @@ def test_a_lab_says_which_rows_it_cannot_make(toy_lab):
 def test_a_lab_makes_the_cells_of_rows_with_the_real_attacks(toy_lab):
     rows, images, labels = (UPPER_ROWS[0], UPPER_ROWS[5], LOWER_ROWS[0]), toy_lab.images[:4], toy_lab.labels[:4]
     here = toy_lab()
-    cells = here.cells(rows)
+    cells = here.cells(rows, ALL_ATTACKS)
     assert len(cells) == 3 * (1 + 6 * 2)
+    assert here.cells(rows) == {key: record for key, record in cells.items() if key[1] != TUNED}, "the paper's attacks"
     assert all(len(record) == (4 if attack in DEAR else 6) for (_, attack, _), record in cells.items())
     direct = lab.attacks.deepfool(toy_lab.net, images, labels, eps=8)
     assert torch.equal(here.attacked(Condition("fashion-mnist", "deepfool", 8)), direct)
     tuned = lab.attacks.carlini_wagner(toy_lab.net, images, labels, eps=25, setting="tuned")
     assert torch.equal(here.attacked(Condition("fashion-mnist", TUNED, 25)), tuned)
     assert cells[UPPER_ROWS[0], TUNED, 25].accuracy == 0 and cells[UPPER_ROWS[0], "clean", 0].accuracy == 1
+
+
+def test_a_profile_is_of_the_repositorys_images_wherever_these_are_enough(tmp_path, monkeypatch):
+    """Another copy of CIFAR-10 has others from the 501st on, and the committed records would not be of them."""
+    (tmp_path / "cifar-10-batches-bin").mkdir()
+    (tmp_path / "cifar-10-batches-bin" / "test_batch.bin").write_bytes(bytes(3073 * 10))
+    monkeypatch.setenv("PIXELDEFEND_IMAGES", str(tmp_path))
+    laptop, paper = (Lab("cifar10", profile).test for profile in ("laptop", "paper"))
+    assert (laptop.source, len(laptop), len(paper)) == ("embedded", 1000, 10)
 
 
 def test_unknown_profiles_are_refused():

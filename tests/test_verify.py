@@ -9,8 +9,12 @@ from torch import nn
 
 from pixeldefend.images import Images
 from pixeldefend.study import Condition, Lab, lab, load_record, save_record, verify
-from pixeldefend.study.conditions import Profile
-from pixeldefend.study.endtoend.attacks import around_purification, packed, sizes_of
+from pixeldefend.study.claims import choices
+from pixeldefend.study.conditions import ATTACKS, Profile
+from pixeldefend.study.detection import perturbations
+from pixeldefend.study.endtoend.attacks import SIZES, Sizes, around_purification, packed, sizes_of, through_purification
+from pixeldefend.study.measured import CHECKS, disagreeing
+from pixeldefend.study.purification import optimisation
 from pixeldefend.study.records import read_signed, write_signed
 from pixeldefend.study.verify import Disagreement, Verified, disagreements, tolerance
 
@@ -39,7 +43,7 @@ def study(tmp_path, monkeypatch):
     density, net, images = small_density(1), Brightness().eval(), random_images(12, 1, 8, 8)
     labels = net(images / 255).argmax(1)
 
-    def load(name, split, *, limit=None):
+    def load(name, split, *, limit=None, root=None):
         return Images(name, split, images, labels, tuple("abcdefghij"), "toy")
 
     monkeypatch.setitem(lab.PROFILES, "laptop", Profile(images=12, dear_images=8, gallery=4))
@@ -147,15 +151,140 @@ def test_a_single_image_may_differ_and_is_counted(study):
 
 
 def test_what_a_build_would_not_load_is_counted_but_not_checked(study, monkeypatch):
-    study.measurement("counts", {}, lambda: {"n": 1})
+    study.measurement("counts", {}, lambda: {"n": 1})  # nothing that could be checked
     record = load_record(study.records / f"{CONDITIONS[0].name}.json")
     rewrite(study, CONDITIONS[0], config=record.config | {"density": "another"}, predictions=[0] * 12)
     found = check(study, seed=1)
-    assert (found.records, found.stale, found.measurements) == (7, 1, 1)
+    assert (found.records, found.stale, found.measurements) == (7, 1, 0)
     assert "not used, because of other weights or settings: 1" in str(found)
     monkeypatch.setattr(verify, "saved_classifiers", lambda: [])
     none = check(study, seed=1)
     assert (none.records, none.stale) == (0, 8) and str(none) == "no stored record of profile laptop was checked"
+
+
+MADE = {
+    "choices": lambda lab: choices.measured(lab),
+    "changes-eps8": lambda lab: perturbations.changes(lab),
+    "bits-deepfool-eps8-rounding-nearest": lambda lab: perturbations.bits_rounded_to_nearest(lab),
+    "bits-carlini_wagner-eps8-rounding-nearest": lambda lab: perturbations.bits_rounded_to_nearest(lab),
+    "lbfgs": lambda lab: optimisation.measured(lab, optimisation.SEARCHES["laptop"]),
+    "end-to-end-unrolled": lambda lab: through_purification(lab, sizes_of(lab)),
+}  # measurements, by their names
+
+
+COLUMNS = {
+    "choices": {"labels", "purified", "truncated", *(f"{attack} {of}" for attack in ("fgsm", "bim") for of in
+                ("true", "predicted")), "squeezed fgsm", "squeezed bim"},
+    "changes-eps8": {f"{kind}, {what}" for kind in (*ATTACKS, "DeepFool, nearest", "CW, nearest") for what in
+                     ("mean", "largest")},
+    "lbfgs": {"labels", *(f"{kind}, {what}" for kind in ("clean", "attacked", "greedy") for what in ("bits", "class"))},
+    "end-to-end-unrolled": {"labels", "classes"},
+}  # fmt: skip
+
+
+@pytest.fixture
+def measured(study, monkeypatch):
+    """Makes a measurement of the study, small; gives its file."""
+    monkeypatch.setitem(optimisation.SEARCHES, "laptop", optimisation.Search(images=3, starts=1, max_iterations=1))
+    monkeypatch.setitem(SIZES[FM], "laptop", Sizes(images=2, steps=1, flow_images=2, bim_images=1, side=4))
+
+    def make(name):
+        MADE[name](study)
+        return study.records / f"{FM}-{name}.json"
+
+    return make
+
+
+def forged(results):
+    """Every number in some results, two more."""
+    if isinstance(results, dict):
+        return {key: forged(of) for key, of in results.items()}
+    return [forged(of) for of in results] if isinstance(results, list) else results + 2
+
+
+def contents(study) -> dict:
+    return {path: path.read_bytes() for path in study.records.parent.rglob("*") if path.is_file()}
+
+
+def test_every_measurement_that_can_be_made_again_in_part_is_tried_here():
+    assert MADE.keys() == CHECKS.keys()
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_measurement_that_holds_agrees_whatever_images_are_chosen(study, measured, name):
+    measured(name)
+    files = contents(study)
+    made = [path for path in study.records.iterdir() if "predictions" not in read_signed(path)]
+    for seed in range(2):
+        found = check(study, seed=seed)
+        assert (found.measurements, found.differing, found.stale) == (len(made), 0, 0)
+        assert found.measured == len(made) * CHECKS[name].images
+    assert f" and {found.measured} images of {len(made)} measurements were computed again" in str(found)
+    assert contents(study) == files
+
+
+@pytest.mark.parametrize("side", [None, 4])
+def test_parts_of_images_are_checked_as_they_were_attacked(study, measured, monkeypatch, side):
+    monkeypatch.setitem(SIZES[FM], "laptop", Sizes(images=2, steps=1, flow_images=2, bim_images=1, side=side))
+    measured("end-to-end-unrolled")
+    assert (check(study, seed=1).measurements, check(study, seed=1).differing) == (1, 0)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_measurement_that_was_forged_is_named(study, measured, name):
+    path = measured(name)
+    content = read_signed(path)
+    write_signed(content | {"results": forged(content["results"])}, path)
+    with pytest.raises(Disagreement, match=rf"the measurement {path.name} does not hold .* computed again"):
+        check(study, seed=1)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_each_column_of_a_measurement_is_compared(study, measured, name):
+    measured(name)
+    of, part = CHECKS[name], verify._Part(study, [1])
+    stored = of.stored(study)
+    columns = of.again(part).keys()
+    assert columns == COLUMNS.get(name, {"bits_per_dim"})
+    for what in (None, *columns):
+        told = {**stored, what: forged(stored[what])} if what else stored
+        assert disagreeing(of, told, part, [1], tolerances=verify.TOLERANCES) == [what is not None], what
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_measurement_with_other_weights_is_left_alone(study, measured, name):
+    path = measured(name)
+    content = read_signed(path)
+    key = "rand" if name.startswith("changes") else "classifier"
+    write_signed(content | {"config": content["config"] | {key: "another"}, "results": {}}, path)
+    files = contents(study)
+    assert check(study, seed=1).stale == 1 and contents(study) == files
+
+
+def test_measurements_of_another_profile_are_left_alone(study, measured):
+    measured("lbfgs")
+    files = contents(study)
+    found = verify.verify(study.records, "smoke", seed=1)
+    assert (found.stale, found.records, found.measurements) == (len(CONDITIONS) + 1, 0, 0) and contents(study) == files
+
+
+@pytest.mark.parametrize(("name", "key"), [("choices", "purified"), ("end-to-end-unrolled", "clean")])
+def test_a_single_image_of_a_measurement_may_differ(study, measured, name, key):
+    """Of the second one there are but two."""
+    path = measured(name)
+    content = read_signed(path)
+    seen = content["results"][key]
+    seen = seen["predictions"] if key == "clean" else seen
+    seen[0] = (seen[0] + 1) % 10
+    write_signed(content, path)
+    found = [check(study, seed=seed).differing for seed in range(7)]
+    assert 0 in found and max(found) > 0, "whether the image was chosen differs"
+
+
+def test_measurements_are_not_begun_after_the_time(study, measured):
+    measured("choices")
+    found = check(study, seed=1, seconds=-1)
+    assert (found.measurements, found.unchecked) == (0, len(CONDITIONS) + 1)
 
 
 @pytest.fixture

@@ -26,7 +26,10 @@ def scored_labs(profile: str = "laptop", **options) -> dict[str, Lab]:
 
 def shown(labs: dict[str, Lab]) -> str:
     """What a chapter's numbers rest on: images of which data sets, and which of these are left out."""
-    counts = [f"{_first(lab)} test images of {TITLES[data_set]}" for data_set, lab in labs.items()]
+    titles: dict[str, list[str]] = {}
+    for data_set, lab in labs.items():
+        titles.setdefault(_first(lab), []).append(TITLES[data_set])
+    counts = [f"{first} test images of {' and of '.join(of)}" for first, of in titles.items()]
     text = f"The numbers of this chapter rest on {' and '.join(counts)}, or on fewer where they say so." if labs else ""
     if any(lab.profile_name == "smoke" for lab in labs.values()):
         text += " **So few show that everything runs, and nothing else: the text does not fit them.**"

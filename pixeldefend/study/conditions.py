@@ -56,12 +56,6 @@ PROFILES = {
     "laptop": Profile(images=1000, dear_images=200, gallery=10),  # the default: two cores
     "paper": Profile(images=None, dear_images=None, gallery=10),  # all test images
 }
-SMALLER = {("laptop", "cifar10"): Profile(images=300, dear_images=100, gallery=10)}  # its networks are larger
-
-
-def profile_of(name: str, data_set: str) -> Profile:
-    """How much of the study is run on a data set in one of the `PROFILES`."""
-    return SMALLER.get((name, data_set), PROFILES[name])
 
 
 def densities_of(profile: str, data_set: str) -> Sequence[str]:

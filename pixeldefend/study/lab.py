@@ -18,12 +18,12 @@ from ..classifiers.store import classifier_name
 from ..defenses import MedianFiltered, PixelDefend, squeeze
 from ..detection import LikelihoodDetector
 from ..fingerprint import fingerprint
-from ..images import Images, load_images
+from ..images import DATA_SETS, Images, load_images
 from ..pixelcnn import PixelCNN, shipped_densities
 from .adaptive import ADVERSARIES, Outcome, adaptive_record, as_plain, choose_threshold, outcomes
 from .conditions import (
     ADAPTIVE,
-    ALL_ATTACKS,
+    ATTACKS,
     DEAR,
     EPS_ATTACK,
     EPS_DEFEND,
@@ -39,7 +39,6 @@ from .conditions import (
     Row,
     attacks_with_eps,
     densities_of,
-    profile_of,
 )
 from .records import Record, keep_tensor, kept_tensor, load_record, tensor_digest
 from .store import REPLACE, REPLACE_REFERENCE, Store, recomputing
@@ -77,7 +76,7 @@ class Lab:
                  recompute: bool | str | None = None, records: Path | None = None, density: str | None = None,
                  device: torch.device | str = "cpu", progress: bool = False):
         check_choice(profile, PROFILES, name="profile")
-        self.data_set, self.profile_name, self.profile = data_set, profile, profile_of(profile, data_set)
+        self.data_set, self.profile_name, self.profile = data_set, profile, PROFILES[profile]
         self.precision = precision or "float32"
         not_before, replaces = recomputing(recompute)
         free = () if precision else ("precision",)
@@ -99,7 +98,11 @@ class Lab:
 
     @cached_property
     def test(self) -> Images:
-        return load_images(self.data_set, "test", limit=self.profile.images)
+        """The profile's test images. Those in the repository, where they are enough, whatever ``PIXELDEFEND_IMAGES`` says:
+        the committed records are of these, and copies of CIFAR-10 differ from the 501st image on."""
+        limit = self.profile.images
+        enough = limit is not None and limit <= DATA_SETS[self.data_set].embedded["test"]
+        return load_images(self.data_set, "test", limit=limit, root=paths.EMBEDDED if enough else None)
 
     @cached_property
     def density(self) -> PixelCNN:
@@ -269,7 +272,7 @@ class Lab:
         found = self.measurement(f"held-out-{network}-{training}", config, measure, reference=True)
         return {name: Outcome(**values) for name, values in found.items()}
 
-    def cells(self, rows: Iterable[Row] = ROWS, attacks: Sequence[str] = ALL_ATTACKS) -> dict[tuple, Record]:
+    def cells(self, rows: Iterable[Row] = ROWS, attacks: Sequence[str] = ATTACKS) -> dict[tuple, Record]:
         """The records of whole rows, at every eps of the paper: {(row, attack, eps): record}, eps 0 for "clean"."""
         columns = attacks_with_eps(self.data_set, attacks)
         wanted = {(row, a, e): row.condition(self.data_set, a, e) for row in rows for a, e in columns}

@@ -7,7 +7,6 @@ import torch
 
 from ..detection import Z_95
 from .conditions import (
-    ALL_ATTACKS,
     ATTACKS,
     EPS_ATTACK,
     NAMES,
@@ -63,7 +62,7 @@ def _signed(points: float) -> str:
 
 
 def accuracy_table(rows: Sequence[Row], record: Callable[[Condition], Record], data_set: str, *, eps: int,
-                   attacks: Sequence[str] = ALL_ATTACKS) -> str:  # fmt: skip
+                   attacks: Sequence[str] = ATTACKS) -> str:  # fmt: skip
     """Table 1 or 2 at one eps, as a Markdown table with the paper's columns; beside each number, the paper's.
 
     After the paper's attacks comes the strongest of them, the lowest accuracy of the row and the attack it belongs to;

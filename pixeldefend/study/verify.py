@@ -1,16 +1,16 @@
 """Checks committed records: a few images of each are computed again, and a record that disagrees is named.
 
-Of the measurements, which are no grid cells, that of the attack on the whole system is checked: the attacked images that it
-keeps. The others are not, nor are the reference likelihoods, which need the training images, nor a record whose
-configuration is not today's; a build that needs it refuses it.
+So are a few images of the measurements, which are no grid cells, as far as single images can be made again (see `measured`);
+of the attack on the whole system the attacked images that it keeps are checked. Not checked are samples of the densities,
+what needs the training images (reference likelihoods and thresholds), and a record whose configuration is not today's; a
+build that needs it refuses it.
 """
 
-import json
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 
@@ -22,33 +22,36 @@ from ..classifiers.inference import predict_pixels
 from ..classifiers.store import classifier_name
 from ..images import Images
 from .conditions import DEAR, EPS_ATTACK, LOWER_ROWS, Condition
-from .endtoend.attacks import AROUND, around_configuration, sizes_of
+from .endtoend.attacks import AROUND, around_purification, sizes_of
 from .endtoend.check import kept_attacks
 from .lab import Lab
+from .measured import CHECKS, disagreeing
 from .records import Record, read_signed
+from .store import REPLACE, StaleRecord
 
 IMAGES, DEAR_IMAGES = 2, 1  # of each record at first
 MORE_IMAGES, MORE_DEAR_IMAGES = 12, 4  # of a record in doubt
 SECONDS = 240.0  # what a build may spend on this, about
 ALLOWED = 0.25  # share of those that may disagree
 MOST = 0.5  # share of the kept images of BPDA that may be seen as another class: see `endtoend.check.kept_attacks`
-TOLERANCES = {"exact": 1e-3, "attacked": 0.05, "purified": 0.1}  # bits per dimension: see `tolerance`
-OTHER_PRECISION = {"exact": 0.05, "attacked": 0.1, "purified": 0.3}
+CHANGES = {"mean change": 0.1, "largest change": 1}  # of a sub-pixel, in colour levels
+TOLERANCES = {"exact": 1e-3, "attacked": 0.05, "purified": 0.1, **CHANGES}  # bits per dimension: see `tolerance`
+OTHER_PRECISION = {"exact": 0.05, "attacked": 0.1, "purified": 0.3, **CHANGES}
 
 
 class Disagreement(RuntimeError):
-    """A record does not hold what its configuration gives; the message names it."""
+    """A record, or a measurement, does not hold what its configuration gives; the message names it."""
 
 
 @dataclass(frozen=True)
 class Verified:
     """What was checked.
 
-    ``records`` records of a ``profile``, ``images`` images in all, of which ``differing`` disagreed, too few of one
-    record to refuse it; ``stale``: records with another configuration, not checked; ``unchecked``: records for which no
-    time was left; ``measurements``: files that are no grid cells; ``attacks``: images that such files keep of the attack
-    on the whole system, and that did again what is said of them. ``seed`` repeats the choice of images. It took
-    ``seconds``.
+    ``records`` records of a ``profile``, ``images`` images in all; ``measurements``, files that are no grid cells, on
+    ``measured`` images in all. ``differing`` of all these images disagreed, too few of one file to refuse it. ``stale``:
+    files with another configuration, not checked; ``unchecked``: files for which no time was left. ``attacks``: images that
+    are kept of the attack on the whole system, and that did again what is said of them. ``seed`` repeats the choice of
+    images. It took ``seconds``.
     """
 
     profile: str
@@ -58,15 +61,17 @@ class Verified:
     stale: int
     unchecked: int
     measurements: int
+    measured: int
     attacks: int
     seed: int
     seconds: float
 
     def __str__(self) -> str:
-        if not self.records:
+        if not self.records and not self.measurements:
             return f"no stored record of profile {self.profile} was checked"
-        text = (f"{self.images} randomly chosen images of {self.records} stored records of profile {self.profile} were "
-                f"computed again and agree (seed {self.seed}, {self.seconds:.0f} s)")  # fmt: skip
+        others = f" and {self.measured} images of {self.measurements} measurements" if self.measurements else ""
+        text = (f"{self.images} randomly chosen images of {self.records} stored records of profile {self.profile}{others} "
+                f"were computed again and agree (seed {self.seed}, {self.seconds:.0f} s)")  # fmt: skip
         if self.differing:
             text += f", but for {self.differing} that rounding may have changed"
         if self.attacks:
@@ -129,18 +134,19 @@ def tolerance(condition: Condition, *, same_precision: bool = True) -> float:
 
 def verify(folder: Path, profile: str, *, seed: int | None = None, seconds: float = SECONDS,
            device: torch.device | str = "cpu") -> Verified:  # fmt: skip
-    """Check every record of the grid in ``folder``: compute randomly chosen images of it again.
+    """Check every record in ``folder``: compute randomly chosen images of it again.
 
-    Of each record `IMAGES` images (`DEAR_IMAGES` where the attack is a search) are attacked, defended, classified and
-    scored again. An image disagrees where its label or predicted class differs, or its bits per dimension do by more than
-    `tolerance`. That may happen to a single image on another processor; so a record with such an image is checked again
-    on `MORE_IMAGES` images, and is refused if more than the share `ALLOWED` of those disagree.
+    Of each record of the grid `IMAGES` images (`DEAR_IMAGES` where the attack is a search) are attacked, defended,
+    classified and scored again; each measurement of `measured.CHECKS` says how many, of those that all its columns have.
+    An image disagrees where its label or predicted class differs, or its bits per dimension do by more than `tolerance`.
+    That may happen to a single image on another processor; so a record with such an image is checked again on
+    `MORE_IMAGES` images, and is refused if more than the share `ALLOWED` of those, and more than one, disagree.
 
     Args:
         folder: of the records, such as ``data/records/laptop``.
         profile: what they were made with: see `conditions.PROFILES`.
         seed: of the choice of images; by default the time, so that each build checks others.
-        seconds: no further group of records is begun after these; the attacks on the whole system come first.
+        seconds: nothing further is begun after these; the attacks on the whole system and the measurements come first.
         device: as for `Lab`.
 
     Raises:
@@ -152,14 +158,15 @@ def verify(folder: Path, profile: str, *, seed: int | None = None, seconds: floa
 
     @cache
     def lab_of(data_set: str) -> Lab:
-        return Lab(data_set, profile, device=device, recompute=False)
+        lab = Lab(data_set, profile, device=device, recompute=False)
+        lab.records, lab.store = Path(folder), replace(lab.store, keeps=REPLACE)  # whatever the profile, nothing is made
+        return lab
 
-    records, counts, measured = {}, Counter(), {}
+    records, counts, measurements = {}, Counter(), {}
     for path in sorted(Path(folder).glob("*.json")):
         content = read_signed(path)
         if "predictions" not in content:
-            counts["measurements"] += 1
-            measured[path] = content
+            measurements[path.stem] = content
             continue
         record = Record(**content)
         condition = Condition(**{field.name: record.config[field.name] for field in fields(Condition)})
@@ -167,11 +174,14 @@ def verify(folder: Path, profile: str, *, seed: int | None = None, seconds: floa
             records[condition] = record
         else:
             counts["stale"] += 1
-    for data_set in EPS_ATTACK:
-        path = Path(folder) / f"{data_set}-{AROUND}.json"
-        if path in measured:
-            counts += _check_attacks(lab_of(data_set), path, measured[path])
     choice = random.Random(seed)
+    for data_set in EPS_ATTACK:
+        if f"{data_set}-{AROUND}" in measurements:
+            counts += _check_attacks(lab_of(data_set), measurements[f"{data_set}-{AROUND}"])
+        for name in CHECKS:
+            if content := measurements.get(f"{data_set}-{name}"):
+                late = time.perf_counter() - started > seconds
+                counts += Counter(unchecked=1) if late else _check_measurement(lab_of(data_set), name, content, choice)
     for job in _jobs(lab_of, records, choice):
         late = time.perf_counter() - started > seconds
         counts += Counter(unchecked=len(job.conditions)) if late else _check(job, records, choice)
@@ -188,21 +198,64 @@ def is_current(lab: Lab, condition: Condition, record: Record) -> bool:
     return lab.store.matches(record.config, lab.configuration(condition))
 
 
-def _check_attacks(lab: Lab, path: Path, content: dict) -> Counter:
-    """What `around_purification` keeps of its attacks, unless a build would not load it."""
-    wanted = json.loads(json.dumps(around_configuration(lab, sizes_of(lab)))) if not lab.missing(LOWER_ROWS[:1]) else None
-    if wanted is None or not lab.store.matches(content["config"], wanted):
+def _stored(lab: Lab, load: Callable[[Lab], Mapping]) -> Mapping | None:
+    """A measurement that is on disk, or ``None`` if a build would not load it."""
+    if lab.missing(LOWER_ROWS[:1]):
+        return None
+    try:
+        return load(lab)
+    except StaleRecord:
+        return None
+
+
+def _check_attacks(lab: Lab, content: dict) -> Counter:
+    """What `around_purification` keeps of its attacks."""
+    results = _stored(lab, lambda lab: around_purification(lab, sizes_of(lab)))
+    if results is None:
         return Counter(stale=1)
-    same = content["config"]["precision"] == lab.precision
-    allowed = (TOLERANCES if same else OTHER_PRECISION)["exact"]
-    wrong, other = kept_attacks(lab, content["results"], tolerance=allowed)
+    wrong, other = kept_attacks(lab, results, tolerance=_tolerances(content["config"], lab)["exact"])
     differs = [a or b for a, b in zip(wrong, other, strict=True)]
     if any(wrong) or sum(other) > MOST * len(other):
         raise Disagreement(
-            f"the measurement {path.name} does not hold what its configuration gives: of {len(differs)} attacked images "
-            f"that it keeps {sum(differs)} do not do what it says; delete it, it will be computed again"
+            f"the measurement {lab.data_set}-{AROUND}.json does not hold what its configuration gives: of {len(differs)} "
+            f"attacked images that it keeps {sum(differs)} do not do what it says; delete it, it will be computed again"
         )
     return Counter(attacks=len(differs) - sum(differs))
+
+
+def _check_measurement(lab: Lab, name: str, content: dict, choice: random.Random) -> Counter:
+    """One of `measured.CHECKS`."""
+    check = CHECKS[name]
+    stored = _stored(lab, check.stored)
+    if stored is None:
+        return Counter(stale=1)
+    count = min(map(len, stored.values()))
+
+    def differing(wanted: int) -> tuple[list[int], list[bool]]:
+        positions = sorted(choice.sample(range(count), min(wanted, count)))
+        allowed = _tolerances(content["config"], lab)
+        return positions, disagreeing(check, stored, _Part(lab, positions), positions, tolerances=allowed)
+
+    differs = differing(check.images)[1]
+    if any(differs):
+        differs = differs + _confirmed(f"measurement {lab.data_set}-{name}.json", *differing(MORE_IMAGES))
+    return Counter(measurements=1, measured=len(differs), differing=sum(differs))
+
+
+def _tolerances(config: dict, lab: Lab) -> dict[str, float]:
+    """For what was made with a configuration; without a precision, in float32."""
+    return TOLERANCES if config.get("precision", "float32") == lab.precision else OTHER_PRECISION
+
+
+def _confirmed(called: str, positions: Sequence[int], differs: list[bool]) -> list[bool]:
+    """``differs``, of more images of a result in doubt; raises `Disagreement` if they are too many."""
+    if sum(differs) > max(1, ALLOWED * len(differs)):
+        named = ", ".join(str(p) for p, d in zip(positions, differs, strict=True) if d)
+        raise Disagreement(
+            f"the {called} does not hold what its configuration gives: of {len(differs)} images computed again "
+            f"{sum(differs)} disagree (test images {named}); delete it, it will be computed again"
+        )
+    return differs
 
 
 def _jobs(lab_of: Callable[[str], Lab], records: dict[Condition, Record], choice: random.Random) -> list[_Job]:
@@ -231,13 +284,7 @@ def _check(job: _Job, records: dict[Condition, Record], choice: random.Random) -
         if any(differs):
             positions = _choose(records[condition], choice, (MORE_IMAGES, MORE_DEAR_IMAGES))
             more = disagreements(job.lab, records, [condition], positions)[condition]
-            if sum(more) > ALLOWED * len(more):
-                named = ", ".join(str(p) for p, d in zip(positions, more, strict=True) if d)
-                raise Disagreement(
-                    f"the record {condition.name}.json does not hold what its configuration gives: of {len(more)} images "
-                    f"computed again {sum(more)} disagree (test images {named}); delete it, it will be computed again"
-                )
-            differs = differs + more
+            differs = differs + _confirmed(f"record {condition.name}.json", positions, more)
         counts += Counter(images=len(differs), differing=sum(differs))
     return counts
 

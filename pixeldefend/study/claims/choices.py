@@ -11,6 +11,7 @@ from ..conditions import EPS_DEFEND, SQUEEZE_LEVELS, Condition
 from ..lab import Lab
 from ..records import tensor_digest
 
+NAME = "choices"  # of the measurement
 IMAGES = 200
 EPS = 8  # in both of the paper's tables
 ATTACKS = {"fgsm": fgsm, "bim": bim}
@@ -32,27 +33,28 @@ def measured(lab: Lab) -> dict[str, list[int]]:
         squeezing that follows.
     """
     count = min(IMAGES, len(lab.test))
-    images, labels, net = lab.test.images[:count], lab.test.labels[:count], lab.classifier()
     config = {
         "images": count,
-        "data": tensor_digest(images, labels),
+        "data": tensor_digest(lab.test.images[:count], lab.test.labels[:count]),
         "eps": EPS,
         "eps_defend": EPS_DEFEND[lab.data_set],
         "squeeze_levels": SQUEEZE_LEVELS[lab.data_set],
         "precision": lab.precision,
-        "classifier": fingerprint(net),
+        "classifier": fingerprint(lab.classifier()),
         "density": lab.density_fingerprint,
     }
+    return lab.measurement(NAME, config, lambda: predictions(lab, count))
 
-    def measure() -> dict[str, list[int]]:
-        purify = PixelDefend(lab.density, eps_defend=config["eps_defend"], precision=lab.precision)
-        purified = purify(lab.attacked(Condition(lab.data_set, "bim", EPS), limit=count))
-        seen = {"purified": purified, "truncated": written_by_truncation(purified)}
-        for name, attack in ATTACKS.items():
-            found = {of: attack(net, images, labels, eps=EPS, label_source=of) for of in LABEL_SOURCES}
-            seen |= {f"{name} {of}": attacked for of, attacked in found.items()}
-            default = found["predicted" if name == "fgsm" else "true"]
-            seen[f"squeezed {name}"] = squeeze(default, levels=config["squeeze_levels"])
-        return {"labels": labels.tolist()} | {name: predict(net, of).tolist() for name, of in seen.items()}
 
-    return lab.measurement("choices", config, measure)
+def predictions(lab: Lab, count: int) -> dict[str, list[int]]:
+    """What `measured` returns, computed on the first ``count`` test images."""
+    images, labels, net = lab.test.images[:count], lab.test.labels[:count], lab.classifier()
+    purify = PixelDefend(lab.density, eps_defend=EPS_DEFEND[lab.data_set], precision=lab.precision)
+    purified = purify(lab.attacked(Condition(lab.data_set, "bim", EPS), limit=count))
+    seen = {"purified": purified, "truncated": written_by_truncation(purified)}
+    for name, attack in ATTACKS.items():
+        found = {of: attack(net, images, labels, eps=EPS, label_source=of) for of in LABEL_SOURCES}
+        seen |= {f"{name} {of}": attacked for of, attacked in found.items()}
+        default = found["predicted" if name == "fgsm" else "true"]
+        seen[f"squeezed {name}"] = squeeze(default, levels=SQUEEZE_LEVELS[lab.data_set])
+    return {"labels": labels.tolist()} | {name: predict(net, of).tolist() for name, of in seen.items()}

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
+from scipy.stats import binomtest
 from torch import Tensor
 
 from ..available import TITLES
@@ -22,6 +23,7 @@ from ..store import Store
 from ..tables import percent_interval, wilson_interval
 
 LISTED = 3  # of what is lacking
+CHANCE = 0.05  # a p-value: from here on, chance explains a difference
 SIGNS = {"holds": "\N{BLACK CIRCLE}", "holds in part": "\N{CIRCLE WITH LEFT HALF BLACK}",
          "does not hold": "\N{WHITE CIRCLE}", "not run": "\N{EN DASH}"}  # fmt: skip
 VERDICTS = tuple(SIGNS)
@@ -235,9 +237,20 @@ def shared(*records: Record) -> tuple[Record, ...]:
     return tuple(replace(record, **{name: getattr(record, name)[:count] for name in lists}) for record in records)
 
 
-def is_higher(record: Record, other: Record) -> bool:
-    """Whether the accuracy is higher than the other's by more than chance explains: their 95 % intervals do not meet."""
-    return interval(record)[0] > interval(other)[1]
+def mcnemar(only_one: int, only_other: int) -> float:
+    """McNemar's exact test of whether two conditions leave the same accuracy on the same images: the p-value, two-sided.
+
+    ``only_one`` and ``only_other``: how many images are right under that condition and wrong under the other one.
+    """
+    return float(binomtest(only_one, only_one + only_other).pvalue) if only_one + only_other else 1.0
+
+
+def is_higher(record: Record, other: Record, *, level: float = CHANCE) -> bool:
+    """Whether the accuracy is higher than the other's by more than chance explains, on the images that both have: McNemar's
+    exact test has a p-value below ``level``."""
+    mine, theirs = (of.correct for of in shared(record, other))
+    gained, lost = int((mine & ~theirs).sum()), int((theirs & ~mine).sum())
+    return gained > lost and mcnemar(gained, lost) < level
 
 
 def printed(data_set: str, row: Row, attack: str = "clean", *, strongest: bool = False) -> str:

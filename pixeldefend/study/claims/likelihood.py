@@ -269,8 +269,8 @@ CLAIMS = (
           cifar10_only("above 4.5 bits: 175 of 10,000 clean, 9,874 with noise; ResNet' 90.6 and 11.0&nbsp;%"),
           _noise_classifier,
           reasons=dict.fromkeys(("RAND", "ResNet', RAND"), SPREAD)
-          | {"clean": "On CIFAR-10 the threshold is the paper's, and our density gives images more bits "
-                      "({numref}`tbl-noise`)."}),
+          | {what: "On CIFAR-10 the threshold is the paper's, and our density gives images more bits "
+                 "({numref}`tbl-noise`)." for what in ("clean", "ResNet', clean")}),
     Claim("4.1", "Purified images are closer to the training distribution: p-values tell them less well (eps 8).",
           "the area under the ROC curve is closer to one half after purification.",
           cifar10_only("figures 6b and 7, no number"), _each(ATTACKS, _detected_less), reasons={"": TOO_LIKELY}),

@@ -4,6 +4,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from zlib import crc32
+
+import torch
 
 from ... import paths
 from ...classifiers import saved_classifiers
@@ -139,7 +142,11 @@ def _parameters(data_set: str, network: str) -> int:
 
 
 class PrintedLab:
-    """Stands in for a `reading_lab` whose records have the accuracies that the paper prints, on as many images."""
+    """Stands in for a `reading_lab` whose records have the accuracies that the paper prints, on as many images.
+
+    Which images are right the paper does not say: here chance decides, for each condition on its own. Real conditions have
+    more images in common, which makes the same difference less likely by chance.
+    """
 
     has_density = True
 
@@ -153,7 +160,8 @@ class PrintedLab:
     def record(self, condition: Condition) -> Record:
         eps = condition.eps or EPS_ATTACK[self.data_set][0]
         right = round(paper_accuracy(condition, eps=eps) / 100 * self.images)
-        return Record({}, list(range(self.images)), [0] * self.images, [0] * right + [1] * (self.images - right), [])
+        order = torch.randperm(self.images, generator=torch.Generator().manual_seed(crc32(condition.name.encode())))
+        return Record({}, list(range(self.images)), [0] * self.images, (order >= right).int().tolist(), [])
 
     def held_out(self, *names) -> dict[str, adaptive.Outcome]:
         return {"clean": adaptive.Outcome([], [], [])}

@@ -4,7 +4,6 @@ classifier and PixelDefend together (section 4.4)."""
 from functools import partial
 
 import torch
-from scipy.stats import binomtest
 
 from ...defenses.lbfgs import OBJECTIVES
 from ..conditions import EPS_ATTACK, UPPER_ROWS
@@ -12,10 +11,9 @@ from ..endtoend.attacks import around_purification, sizes_of, through_purificati
 from ..endtoend.tables import fooled_by_one, right, standing_still
 from ..lab import Lab
 from ..purification.optimisation import SEARCHES, Comparison, measured
-from .judging import Claim, Comparisons, NotRun, Outcome, cifar10_only, most, scored, share
+from .judging import CHANCE, Claim, Comparisons, NotRun, Outcome, cifar10_only, mcnemar, most, scored, share
 
 NORMAL = UPPER_ROWS[0]
-CHANCE = 0.05  # of a test that two attacks leave the same accuracy: not less than this counts as no difference
 
 
 def _optimisers(lab: Lab) -> Comparisons:
@@ -66,7 +64,7 @@ def _hard_to_find(lab: Lab) -> Comparisons:
         scored(lab, NORMAL)
         result = around_purification(lab, sizes_of(lab))
         aware, unaware = fooled_by_one(result, eps)
-        same = aware <= unaware or binomtest(aware, aware + unaware).pvalue >= CHANCE
+        same = aware <= unaware or mcnemar(aware, unaware) >= CHANCE
         labels, count = result["labels"], len(result["labels"])
         left = [int(right(result["attacks"][str(eps)][attack], labels).sum()) for attack in ("bim", "bpda")]
         # where BIM has left nothing there is nothing to gain, and that is no evidence of difficulty

@@ -1,6 +1,7 @@
 """What attacks change, to the eye (figure 1) and in colour levels, and how likely what they find is after rounding."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from matplotlib.figure import Figure
@@ -12,6 +13,9 @@ from ..conditions import ATTACKS, SEARCHED, Condition
 from ..figures import attack_gallery, label
 from ..lab import Lab
 
+KINDS = {attack: (attack, "outward") for attack in ATTACKS} | {
+    f"{label(attack)}, nearest": (attack, "nearest") for attack in SEARCHED
+}  # of attacked images, by what they are called
 NOT_THE_IMAGES = ("density", "precision")  # of a record's configuration: they decide its bits
 
 
@@ -29,17 +33,29 @@ def one_image(lab: Lab, attacks: Sequence[str] = ATTACKS, eps: int = FIGURE_EPS)
 
 def bits_rounded_to_nearest(lab: Lab, eps: int = FIGURE_EPS) -> dict[str, list[float]]:
     """Bits per dimension of what DeepFool and CW find, rounded to the *nearest* levels; elsewhere it is outward."""
-    found = {}
-    for attack in SEARCHED:
-        condition = Condition(lab.data_set, attack, eps, rounding="nearest")
-        config = lab.record(condition).config | {"density": lab.density_fingerprint, "precision": lab.precision}
+    return {attack: nearest(lab, attack, eps)["bits_per_dim"] for attack in SEARCHED}
 
-        def measure(condition: Condition = condition) -> dict:
-            bits = lab.density.bits_per_dim(lab.attacked(condition), precision=lab.precision)
-            return {"bits_per_dim": [round(value, 6) for value in bits.double().tolist()]}
 
-        found[attack] = lab.measurement(f"bits-{attack}-eps{eps}-rounding-nearest", config, measure)["bits_per_dim"]
-    return found
+def nearest(lab: Lab, attack: str, eps: int = FIGURE_EPS) -> dict[str, list[float]]:
+    """The measurement of that for one attack."""
+    config = lab.configuration(_nearest(lab, attack, eps))
+    config |= {"density": lab.density_fingerprint, "precision": lab.precision}
+    return lab.measurement(nearest_name(attack, eps), config, partial(scored_nearest, lab, attack, eps))
+
+
+def nearest_name(attack: str, eps: int = FIGURE_EPS) -> str:
+    """Of the measurement `nearest`."""
+    return f"bits-{attack}-eps{eps}-rounding-nearest"
+
+
+def scored_nearest(lab: Lab, attack: str, eps: int = FIGURE_EPS) -> dict[str, list[float]]:
+    """What `nearest` gives, computed."""
+    bits = lab.density.bits_per_dim(lab.attacked(_nearest(lab, attack, eps)), precision=lab.precision)
+    return {"bits_per_dim": [round(value, 6) for value in bits.double().tolist()]}
+
+
+def _nearest(lab: Lab, attack: str, eps: int) -> Condition:
+    return Condition(lab.data_set, attack, eps, rounding="nearest")
 
 
 def changes(lab: Lab, eps: int = FIGURE_EPS) -> dict[str, dict[str, list[float]]]:
@@ -47,22 +63,29 @@ def changes(lab: Lab, eps: int = FIGURE_EPS) -> dict[str, dict[str, list[float]]
 
     The keys are the paper's attacks, and, of those that search, "<name>, nearest" for the other rounding.
     """
-    conditions = {attack: Condition(lab.data_set, attack, eps) for attack in ATTACKS}
-    for attack in SEARCHED:
-        conditions[f"{label(attack)}, nearest"] = Condition(lab.data_set, attack, eps, rounding="nearest")
-    configs = {kind: lab.record(condition).config for kind, condition in conditions.items()}
+    configs = {kind: lab.configuration(condition) for kind, condition in _compared(lab, eps).items()}
     config = {kind: {key: of[key] for key in of if key not in NOT_THE_IMAGES} for kind, of in configs.items()}
+    return lab.measurement(changes_name(eps), config, partial(measured_changes, lab, eps))
 
-    def measure() -> dict:
-        found = {}
-        for kind, condition in conditions.items():
-            attacked = lab.attacked(condition).int()
-            levels = (attacked - lab.test.images[: len(attacked)].int()).abs().flatten(1)
-            means = [round(value, 4) for value in levels.double().mean(1).tolist()]
-            found[kind] = {"mean": means, "largest": levels.amax(1).tolist()}
-        return found
 
-    return lab.measurement(f"changes-eps{eps}", config, measure)
+def changes_name(eps: int = FIGURE_EPS) -> str:
+    """Of the measurement of `changes`."""
+    return f"changes-eps{eps}"
+
+
+def measured_changes(lab: Lab, eps: int = FIGURE_EPS) -> dict[str, dict[str, list[float]]]:
+    """What `changes` gives, computed."""
+    found = {}
+    for kind, condition in _compared(lab, eps).items():
+        attacked = lab.attacked(condition).int()
+        levels = (attacked - lab.test.images[: len(attacked)].int()).abs().flatten(1)
+        means = [round(value, 4) for value in levels.double().mean(1).tolist()]
+        found[kind] = {"mean": means, "largest": levels.amax(1).tolist()}
+    return found
+
+
+def _compared(lab: Lab, eps: int) -> dict[str, Condition]:
+    return {kind: Condition(lab.data_set, attack, eps, rounding=rounding) for kind, (attack, rounding) in KINDS.items()}
 
 
 def changes_table(found: Mapping[str, Mapping[str, list[float]]]) -> str:

@@ -28,7 +28,7 @@ from ..records import tensor_digest
 TEMPERATURES = (1.0, 0.1, 0.01, 1e-6)  # of the relaxation; the last one's result is greedy purification
 BIM_TEMPERATURE = 0.1
 BIM_EPS = 8  # in both of the paper's tables
-AROUND = "end-to-end-bpda"  # name of a measurement
+THROUGH, AROUND = "end-to-end-unrolled", "end-to-end-bpda"  # names of measurements
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,12 @@ def through_purification(lab: Lab, sizes: Sizes) -> dict:
         `defended_outcome`, the latter with ``largest_change`` (levels) of each image. The attack is on the relaxation at
         `BIM_TEMPERATURE`, the outcome is that of greedy purification.
     """
-    images = middle(lab.test.images[: sizes.flow_images], sizes.side)
-    true = lab.test.labels[: sizes.flow_images]
     net, density, eps_defend = lab.classifier(), lab.density, EPS_DEFEND[lab.data_set]
 
     def measure() -> dict:
         purify = PixelDefend(density, eps_defend=eps_defend, precision=lab.precision)
-        greedy, few = purify(images), slice(sizes.bim_images)
-        labels = true if sizes.side is None else predict(net, greedy)
+        parts, few = purified_parts(lab, sizes), slice(sizes.bim_images)
+        images, greedy, labels = parts.images, parts.greedy, parts.labels
         unrolled = {t: UnrolledPurification(density, eps_defend=eps_defend, temperature=t) for t in TEMPERATURES}
         with denormals_flushed():
             flow = [measure_flow(of, net, images, labels, greedy=greedy) for of in unrolled.values()]
@@ -96,10 +94,33 @@ def through_purification(lab: Lab, sizes: Sizes) -> dict:
             "bim": {**defended_outcome(net, purify(attacked), labels[few]), "largest_change": changes},
         }
 
-    config = _config(lab, images, true, sizes=("flow_images", "bim_images", "side"), of=sizes)
+    true = lab.test.labels[: sizes.flow_images]
+    config = _config(lab, _parts(lab, sizes), true, sizes=("flow_images", "bim_images", "side"), of=sizes)
     config |= {} if sizes.side is None else {"labels": "seen after purification"}
     config |= {"temperatures": TEMPERATURES, "bim_temperature": BIM_TEMPERATURE, "bim_eps": BIM_EPS}
-    return lab.measurement("end-to-end-unrolled", config | {"bim_steps": bim_iterations(BIM_EPS)}, measure)
+    return lab.measurement(THROUGH, config | {"bim_steps": bim_iterations(BIM_EPS)}, measure)
+
+
+@dataclass(frozen=True)
+class PurifiedParts:
+    """What `through_purification` attacks: ``images`` and what ``greedy`` purification makes of them, uint8 (N, C, H, W),
+    and their ``labels``, int64 (N,)."""
+
+    images: Tensor
+    greedy: Tensor
+    labels: Tensor
+
+
+def purified_parts(lab: Lab, sizes: Sizes) -> PurifiedParts:
+    """The first test images, or the middle of them: see `Sizes`."""
+    images = _parts(lab, sizes)
+    greedy = PixelDefend(lab.density, eps_defend=EPS_DEFEND[lab.data_set], precision=lab.precision)(images)
+    labels = lab.test.labels[: len(images)] if sizes.side is None else predict(lab.classifier(), greedy)
+    return PurifiedParts(images, greedy, labels)
+
+
+def _parts(lab: Lab, sizes: Sizes) -> Tensor:
+    return middle(lab.test.images[: sizes.flow_images], sizes.side)
 
 
 def measure_flow(purification: UnrolledPurification, net: nn.Module, images: Tensor, labels: Tensor, *,
@@ -160,14 +181,8 @@ def around_purification(lab: Lab, sizes: Sizes) -> dict:
         attacks, gallery = ({eps: pair[n] for eps, pair in found.items()} for n in (0, 1))
         return {"labels": labels.tolist(), "clean": outcome(images, purify(images)), "attacks": attacks, "gallery": gallery}
 
-    return lab.measurement(AROUND, around_configuration(lab, sizes), measure)
-
-
-def around_configuration(lab: Lab, sizes: Sizes) -> dict:
-    """All that decides `around_purification`."""
-    images, labels = lab.test.images[: sizes.images], lab.test.labels[: sizes.images]
     config = _config(lab, images, labels, sizes=("images", "steps"), of=sizes)
-    return config | {"eps": EPS_ATTACK[lab.data_set], "gallery": lab.profile.gallery}
+    return lab.measurement(AROUND, config | {"eps": EPS_ATTACK[lab.data_set], "gallery": lab.profile.gallery}, measure)
 
 
 class Watched:

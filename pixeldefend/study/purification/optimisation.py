@@ -21,6 +21,7 @@ from ..lab import Lab
 from ..records import tensor_digest
 from ..tables import percent_interval
 
+NAME = "lbfgs"  # of the measurement
 TOGETHER = 8  # runs that share an evaluation: it decides the last digits, so it is fixed
 CALLED = {"continuous": "continuous objective", "context": "integer objective"}
 SINGLE = ("clean", "attacked", "greedy")  # one image, not one for each start
@@ -141,11 +142,10 @@ def _plain(bits: Tensor) -> list:
 def measured(lab: Lab, search: Search, *, seed: int = 0) -> Comparison:
     """`compare` on a lab's first test images after FGSM on the normally trained ResNet; from its record if it has one."""
     images, labels = lab.test.images[: search.images], lab.test.labels[: search.images]
-    eps_defend = EPS_DEFEND[lab.data_set]
     config = {
         "attack": "fgsm",
         "eps": FIGURE_EPS,
-        "eps_defend": eps_defend,
+        "eps_defend": EPS_DEFEND[lab.data_set],
         **vars(search),
         "runs_together": TOGETHER,
         "objectives": OBJECTIVES,
@@ -154,13 +154,15 @@ def measured(lab: Lab, search: Search, *, seed: int = 0) -> Comparison:
         "classifier": fingerprint(lab.classifier()),
         "density": lab.density_fingerprint,
     }
+    return Comparison.from_plain(lab.measurement(NAME, config, lambda: compared(lab, search, seed=seed)))
 
-    def measure() -> dict:
-        attacked = lab.attacked(Condition(lab.data_set, "fgsm", FIGURE_EPS), limit=search.images)
-        return compare(lab.density, lab.classifier(), images, attacked, labels, eps_defend=eps_defend, search=search,
-                       seed=seed)  # fmt: skip
 
-    return Comparison.from_plain(lab.measurement("lbfgs", config, measure))
+def compared(lab: Lab, search: Search, **options) -> dict:
+    """`compare` on those images, computed; ``options`` as for `compare`."""
+    attacked = lab.attacked(Condition(lab.data_set, "fgsm", FIGURE_EPS), limit=search.images)
+    images, labels = lab.test.images[: len(attacked)], lab.test.labels[: len(attacked)]
+    return compare(lab.density, lab.classifier(), images, attacked, labels, eps_defend=EPS_DEFEND[lab.data_set],
+                   search=search, **options)  # fmt: skip
 
 
 def comparison_table(comparison: Comparison) -> str:

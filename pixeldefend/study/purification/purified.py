@@ -70,7 +70,7 @@ def _panel(lab: Lab, rows: dict[str, Tensor], labels: Tensor, titles: list[str])
 def bits_before_and_after(lab: Lab) -> tuple[Scores, Scores]:
     """Bits per dimension of clean and attacked test images, (N,), and of the same purified; from the records."""
     before = {cell: lab.record(Condition(lab.data_set, *cell)).bits for cell in attacks_with_eps(lab.data_set)}
-    return before, {(attack, eps): record.bits for (_, attack, eps), record in lab.cells(LOWER_ROWS[:1], ATTACKS).items()}
+    return before, {(attack, eps): record.bits for (_, attack, eps), record in lab.cells(LOWER_ROWS[:1]).items()}
 
 
 def p_values_before_and_after(lab: Lab) -> tuple[Scores, Scores]:
