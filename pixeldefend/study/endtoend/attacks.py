@@ -51,12 +51,12 @@ class Sizes:
 SIZES = {
     "fashion-mnist": {
         "smoke": Sizes(images=2, steps=1, flow_images=2, bim_images=1, side=4),
-        "laptop": Sizes(images=100, steps=50, flow_images=4, bim_images=2),
+        "laptop": Sizes(images=100, steps=50, flow_images=4, bim_images=4),
         "paper": Sizes(images=1000, steps=100, flow_images=100, bim_images=100),  # the authors attacked 100 images
     },
     "cifar10": {
         "smoke": Sizes(images=2, steps=1, flow_images=2, bim_images=1, side=4),
-        "laptop": Sizes(images=100, steps=50, flow_images=2, bim_images=2, side=16),
+        "laptop": Sizes(images=100, steps=50, flow_images=4, bim_images=4, side=16),
         "paper": Sizes(images=1000, steps=100, flow_images=100, bim_images=100),
     },
 }
