@@ -128,7 +128,7 @@ endtoend_figures.chain_panels(through)
 # orders of magnitude ({numref}`tbl-flow`). A product of many factors can go either way; why it goes the other way here was
 # not tested. The sign of such a gradient can be followed all the same. As a part of an image need not show what the whole does, a
 # patch counts as right as long as the ResNet sees the class in it that it saw before the attack, both times after
-# purification: of {glue:text}`cifar10_n_bim:,d` patches {glue:text}`cifar10_bim_right:,d` stay right, and their mean loss
+# purification: it stays right on {glue:text}`cifar10_bim_right:,d` of {glue:text}`cifar10_n_bim:,d` patches, and their mean loss
 # goes from {glue:text}`cifar10_loss_before:.2f` to {glue:text}`cifar10_bim_loss:.2f` nats.
 #
 # {numref}`tbl-through` follows the attack to its end: BIM with $\epsilon =$ {glue:text}`bim_eps:,d`,
