@@ -309,8 +309,8 @@ CLAIMS = (
           "under FGSM accuracy is higher than without it, by more than chance; under BIM less than half "
           "of the accuracy on clean images is left.",
           _texts(FGSM=_rows("fgsm", NORMAL, FGSM_TRAINED), BIM=_rows("bim", FGSM_TRAINED)), _fgsm_training,
-          reasons={"BIM": "The paper's network keeps more under FGSM and less under BIM, the mark of a hidden gradient; ours, "
-                          "trained for less time, went less far that way ({doc}`06_tables`)."}),
+          reasons={"BIM": "The paper's network keeps more under FGSM and less under BIM, the mark of a hidden gradient; "
+                          "ours, trained for less time, went less far that way ({doc}`06_tables`)."}),
     Claim("4.3", "Adversarial BIM training prevents a wider range of attacks.",
           "under the strongest attack accuracy is higher than with normal and with FGSM training, by more than chance.",
           _rows("bim", NORMAL, FGSM_TRAINED, BIM_TRAINED, worst=True), lambda lab: _at_each_eps(lab, _bim_training)),
