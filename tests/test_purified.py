@@ -43,7 +43,7 @@ def lab():
     def attacked(condition, limit):
         return (images + (0 if condition.attack == "clean" else 1 + ATTACKS.index(condition.attack)))[:limit]
 
-    def cells(rows, attacks):
+    def cells(rows, attacks=ATTACKS):
         every = [(row, *cell) for row in rows for cell in attacks_with_eps("fashion-mnist", attacks)]
         return {(row, attack, eps): records(row.condition("fashion-mnist", attack, eps)) for row, attack, eps in every}
 

@@ -13,7 +13,7 @@ from pixeldefend.study.claims import choices
 from pixeldefend.study.conditions import ATTACKS, Profile
 from pixeldefend.study.detection import perturbations
 from pixeldefend.study.endtoend.attacks import SIZES, Sizes, around_purification, packed, sizes_of, through_purification
-from pixeldefend.study.measured import CHECKS, disagreeing
+from pixeldefend.study.measured import CHECKS
 from pixeldefend.study.purification import optimisation
 from pixeldefend.study.records import read_signed, write_signed
 from pixeldefend.study.verify import Disagreement, Verified, disagreements, tolerance
@@ -248,7 +248,7 @@ def test_each_column_of_a_measurement_is_compared(study, measured, name):
     assert columns == COLUMNS.get(name, {"bits_per_dim"})
     for what in (None, *columns):
         told = {**stored, what: forged(stored[what])} if what else stored
-        assert disagreeing(of, told, part, [1], tolerances=verify.TOLERANCES) == [what is not None], what
+        assert of.disagreeing(told, part, [1], verify.TOLERANCES) == [what is not None], what
 
 
 @pytest.mark.parametrize("name", MADE)

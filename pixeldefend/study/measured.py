@@ -34,16 +34,15 @@ class Check:
     images: int = 1
     tolerances: Mapping[str, str] = field(default_factory=dict)
 
-
-def disagreeing(check: Check, stored: Columns, lab: Lab, positions: Sequence[int], *,
-                tolerances: Mapping[str, float]) -> list[bool]:  # fmt: skip
-    """Which of the images at ``positions`` of the test set, all that ``lab`` has, are not what is ``stored`` of them."""
-    differs = [False] * len(positions)
-    for what, values in check.again(lab).items():
-        allowed = tolerances[check.tolerances[what]] if what in check.tolerances else 0
-        for n, (position, value) in enumerate(zip(positions, values, strict=True)):
-            differs[n] |= not abs(stored[what][position] - value) <= allowed
-    return differs
+    def disagreeing(self, stored: Columns, lab: Lab, positions: Sequence[int], allowed: Mapping[str, float]) -> list[bool]:
+        """Which of the images at ``positions`` of the test set, all that ``lab`` has, are not what is ``stored`` of them;
+        ``allowed`` is `verify.TOLERANCES` or the like."""
+        differs = [False] * len(positions)
+        for what, values in self.again(lab).items():
+            most = allowed[self.tolerances[what]] if what in self.tolerances else 0
+            for n, (position, value) in enumerate(zip(positions, values, strict=True)):
+                differs[n] |= not abs(stored[what][position] - value) <= most
+        return differs
 
 
 def _changes(found: Mapping[str, Mapping[str, Sequence[float]]]) -> Columns:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,9 +26,11 @@ from .conditions import DEAR, EPS_ATTACK, LOWER_ROWS, Condition
 from .endtoend.attacks import AROUND, around_purification, sizes_of
 from .endtoend.check import kept_attacks
 from .lab import Lab
-from .measured import CHECKS, disagreeing
 from .records import Record, read_signed
 from .store import REPLACE, StaleRecord
+
+if TYPE_CHECKING:
+    from .measured import Check
 
 IMAGES, DEAR_IMAGES = 2, 1  # of each record at first
 MORE_IMAGES, MORE_DEAR_IMAGES = 12, 4  # of a record in doubt
@@ -153,6 +156,8 @@ def verify(folder: Path, profile: str, *, seed: int | None = None, seconds: floa
         Disagreement: a record does not agree.
         ValueError: a record is damaged, or was edited after it had been written.
     """
+    from .measured import CHECKS  # with libraries for figures and statistics, which the command line need not wait for
+
     started = time.perf_counter()
     seed = int(time.time()) if seed is None else seed
 
@@ -175,13 +180,13 @@ def verify(folder: Path, profile: str, *, seed: int | None = None, seconds: floa
         else:
             counts["stale"] += 1
     choice = random.Random(seed)
-    for data_set in EPS_ATTACK:
-        if f"{data_set}-{AROUND}" in measurements:
-            counts += _check_attacks(lab_of(data_set), measurements[f"{data_set}-{AROUND}"])
-        for name in CHECKS:
-            if content := measurements.get(f"{data_set}-{name}"):
+    for lab in map(lab_of, EPS_ATTACK):
+        if content := measurements.get(f"{lab.data_set}-{AROUND}"):
+            counts += _check_attacks(lab, content)
+        for name, check in CHECKS.items():
+            if content := measurements.get(f"{lab.data_set}-{name}"):
                 late = time.perf_counter() - started > seconds
-                counts += Counter(unchecked=1) if late else _check_measurement(lab_of(data_set), name, content, choice)
+                counts += Counter(unchecked=1) if late else _check_measurement(lab, name, check, content, choice)
     for job in _jobs(lab_of, records, choice):
         late = time.perf_counter() - started > seconds
         counts += Counter(unchecked=len(job.conditions)) if late else _check(job, records, choice)
@@ -223,9 +228,8 @@ def _check_attacks(lab: Lab, content: dict) -> Counter:
     return Counter(attacks=len(differs) - sum(differs))
 
 
-def _check_measurement(lab: Lab, name: str, content: dict, choice: random.Random) -> Counter:
+def _check_measurement(lab: Lab, name: str, check: "Check", content: dict, choice: random.Random) -> Counter:
     """One of `measured.CHECKS`."""
-    check = CHECKS[name]
     stored = _stored(lab, check.stored)
     if stored is None:
         return Counter(stale=1)
@@ -234,7 +238,7 @@ def _check_measurement(lab: Lab, name: str, content: dict, choice: random.Random
     def differing(wanted: int) -> tuple[list[int], list[bool]]:
         positions = sorted(choice.sample(range(count), min(wanted, count)))
         allowed = _tolerances(content["config"], lab)
-        return positions, disagreeing(check, stored, _Part(lab, positions), positions, tolerances=allowed)
+        return positions, check.disagreeing(stored, _Part(lab, positions), positions, allowed)
 
     differs = differing(check.images)[1]
     if any(differs):
