@@ -74,10 +74,11 @@ by_eps = {
 small = {name: by_eps[name, FIGURE_EPS] for name in labs}
 large = {name: by_eps[name, EPS_ATTACK[name][-1]] for name in labs}
 for name, records in small.items():
-    glue(f"{PREFIXES[name]}n_images", len(records["clean"]), display=False)
     n_dear = len(records["deepfool"])
-    glue(f"{PREFIXES[name]}n_dear", n_dear, display=False)
     glue(f"{PREFIXES[name]}bpd_same_images", records["clean"].bits[:n_dear].mean().item(), display=False)
+first = next(iter(small.values()))  # a profile takes as many of each data set
+for what, kind in (("n_images", "clean"), ("n_dear", "deepfool")):
+    glue(what, len(first[kind]), display=False)
 for (name, eps), records in by_eps.items():
     for kind, record in records.items():
         glue(f"{PREFIXES[name]}bpd_{kind}_{eps}", record.bits.mean().item(), display=False)

@@ -238,7 +238,8 @@ def shared(*records: Record) -> tuple[Record, ...]:
 
 
 def mcnemar(only_one: int, only_other: int) -> float:
-    """McNemar's exact test of whether two conditions leave the same accuracy on the same images: the p-value, two-sided.
+    """McNemar's exact test (McNemar, 1947; with the binomial distribution) of whether two conditions leave the same accuracy
+    on the same images: the p-value, two-sided.
 
     ``only_one`` and ``only_other``: how many images are right under that condition and wrong under the other one.
     """
