@@ -4,18 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pixeldefend.pages import BookError
+from pixeldefend.study.compare import Compared
 from pixeldefend.study.provenance import record_tables, weights_in
 from pixeldefend.study.shipped.models import write_model_pages
 from pixeldefend.study.verify import Verified
 
 
-def write_pages(root: Path, stamps: dict[str, dict], *, verified: Sequence[Verified] = ()) -> None:
+def write_pages(root: Path, stamps: dict[str, dict], *, checked: Sequence[Verified | Compared] = ()) -> None:
     """Write ``book/execution.md``, ``book/models.md`` and the pages in ``book/models``.
 
     Args:
         root: the checkout.
         stamps: for each notebook's name what its executed copy says of its run (``pixeldefend.book`` writes it).
-        verified: what the checks of committed records found; empty where there was none.
+        checked: what checks of committed records found, and comparisons with those that were replaced; empty where there was
+            none.
 
     Raises:
         BookError: a notebook has no stamp, so it was never executed; or a record that it used is damaged or gone.
@@ -27,7 +29,7 @@ def write_pages(root: Path, stamps: dict[str, dict], *, verified: Sequence[Verif
         records = record_tables(root, {name: stamp.get("records", []) for name, stamp in stamps.items()}, known)
     except (ValueError, FileNotFoundError) as error:
         raise BookError(f"the execution record cannot be written: {error}") from error
-    checked = "\n".join(f"In this build, {found}." for found in verified) or "In this build no record was checked."
+    findings = "\n".join(f"In this build, {found}." for found in checked) or "In this build no record was checked."
     text = [
         "# Execution record",
         "## Notebooks",
@@ -37,7 +39,7 @@ def write_pages(root: Path, stamps: dict[str, dict], *, verified: Sequence[Verif
         "## Records",
         "Every number of this book comes from the files below; they hold the results image by image, all that decided\n"
         "them, and a digest by which a change is noticed. The seconds are those of the computer that made a record, and\n"
-        f"may leave out an attack, or a purification, that several records share. {checked}",
+        f"may leave out an attack, or a purification, that several records share. {findings}",
         records or "No notebook used a record.",
     ]
     (root / "book" / "execution.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")

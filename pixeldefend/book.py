@@ -8,6 +8,7 @@ where it is used, because the package itself must import without it.
 import argparse
 import contextlib
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from pixeldefend.backmatter import write_pages
 from pixeldefend.pages import BookError, check_pages, publish
 from pixeldefend.paths import ROOT
 from pixeldefend.stamps import STAMP, digest_code, digest_inputs, read_stamp, versions
+from pixeldefend.study.compare import Compared, compare, set_aside
 from pixeldefend.study.records import USED
 from pixeldefend.study.store import RECOMPUTE, STALE
 from pixeldefend.study.verify import Disagreement, Verified, verify
@@ -51,6 +53,9 @@ class Project:
     def stage(self) -> Path:
         return self.root / "_build" / "stage"
 
+    def records(self, profile: str) -> Path:
+        return self.root / "data" / "records" / profile
+
     def source(self, name: str) -> Path:
         return self.sources / f"{name}.py"
 
@@ -68,8 +73,9 @@ def build(profile: str = "laptop", *, notebooks: Sequence[str] | None = None, re
         profile: a profile of ``notebooks/params.yml``: ``"smoke"``, ``"laptop"`` or ``"paper"``.
         notebooks: names without suffix of the only notebooks to run; the others are taken as they were last executed.
         recompute: ``True``: run every notebook; ``PIXELDEFEND_RECOMPUTE`` tells them to load no record older than this
-            build, which goes on, where it is interrupted, when it is asked for again. "stale": only make those anew that
-            were made with other weights or settings; without it they stop the build.
+            build, which goes on, where it is interrupted, when it is asked for again, and in the end says by how much the
+            results differ from those that they replace. "stale": only make those anew that were made with other weights or
+            settings; without it they stop the build.
         check: first compute a random sample of the committed records again (see `study.verify`), also of those of all
             test images, which the laptop's book shows beside its own. Not done for profile "smoke", which uses none, for
             records that ``recompute`` is to compute anyway, nor for chosen ``notebooks``.
@@ -91,25 +97,33 @@ def build(profile: str = "laptop", *, notebooks: Sequence[str] | None = None, re
     chosen = _choose(project, notebooks)
     parameters = {name: _parameters(project, name, profile) for name in chosen}
     wanted = VERIFIED.get(profile, ()) if check and notebooks is None else ()
-    verified = [_check_records(project, name, seed) for name in wanted if recompute is not True or name != profile]
-    begun = project.stage / f"recomputing-{profile}"
-    since = _begin(begun) if recompute is True else None
+    checked: list[Verified | Compared] = [
+        _check_records(project, name, seed) for name in wanted if recompute is not True or name != profile
+    ]
+    begun, replaced = project.stage / f"recomputing-{profile}", project.stage / f"replaced-{profile}"
+    since = _begin(begun, project.records(profile), replaced) if recompute is True else None
     with _environment(recompute if since is None else str(since)):
         for name in chosen:
             run_notebook(project, name, parameters[name], since=since)
     _remove_stale(project)
+    finished = since is not None and notebooks is None
+    if finished:
+        checked.append(compare(replaced, project.records(profile), profile, since=since))
+        print(f"stored records: {checked[-1]}", flush=True)
     stamps = {name: read_stamp(project.executed / f"{name}.ipynb") for name in project.names()}
-    write_pages(project.root, stamps, verified=verified)
+    write_pages(project.root, stamps, checked=checked)
     index = publish(project.root, Path(destination).resolve() if destination else project.root / "_build" / "html")
-    if since is not None and notebooks is None:
+    if finished:
         begun.unlink(missing_ok=True)
+        shutil.rmtree(replaced, ignore_errors=True)
     return index
 
 
-def _begin(begun: Path) -> float:
-    """When this computing of everything began (seconds since 1970): now, or when one did that was not finished."""
+def _begin(begun: Path, records: Path, replaced: Path) -> float:
+    """When this computing of everything began (seconds since 1970): now, or when one did that was not finished. What is in
+    ``records`` at the beginning is kept in ``replaced``, to be compared with in the end."""
     if not begun.exists():
-        begun.parent.mkdir(parents=True, exist_ok=True)
+        set_aside(records, replaced)
         partial = begun.with_suffix(".partial")
         partial.write_text(str(time.time()), encoding="utf-8")
         os.replace(partial, begun)
@@ -132,7 +146,7 @@ def _choose(project: Project, notebooks: Sequence[str] | None) -> list[str]:
 def _check_records(project: Project, profile: str, seed: int | None) -> Verified:
     print(f"stored records of profile {profile}: computing a few images of each again ...", flush=True)
     try:
-        verified = verify(project.root / "data" / "records" / profile, profile, seed=seed)
+        verified = verify(project.records(profile), profile, seed=seed)
     except (Disagreement, ValueError) as error:
         raise BookError(str(error)) from error
     print(f"stored records: {verified}", flush=True)

@@ -167,6 +167,29 @@ def test_computing_everything_anew_goes_on_where_it_was_interrupted(project, pub
     assert "01_a: ran" in capsys.readouterr().out, "it was finished: this is a new one"
 
 
+def test_computing_everything_anew_says_how_the_results_differ(project, published, record, capsys):
+    """From those before the first try: one that is interrupted has replaced some of them by then."""
+    writer = GOOD + f"""
+from pathlib import Path
+from pixeldefend.study.records import write_signed
+
+write_signed({{"config": {{}}, "results": {{"share": 0.5}}}}, Path({str(record)!r}))
+"""
+    project.source("01_a").write_text(writer)
+    (project.sources / "02_b.py").write_text(BAD)
+    with pytest.raises(book.BookError, match="02_b"):
+        book.build("laptop", root=project.root, recompute=True, check=False)
+    (project.sources / "02_b.py").write_text(GOOD)
+    book.build("laptop", root=project.root, recompute=True, check=False)
+    said = "0 records of profile laptop were computed anew"
+    assert "01_a: up to date" in capsys.readouterr().out
+    page = (project.root / "book" / "execution.md").read_text()
+    assert said in page and "of 1 measurements 0 are the same to the last digit" in page
+    assert not list(project.stage.glob("replaced*"))
+    book.build("laptop", root=project.root, check=False)
+    assert said not in (project.root / "book" / "execution.md").read_text()
+
+
 def test_what_was_executed_before_everything_is_computed_anew_does_not_count(project, published, capsys):
     """Nor does an ordinary build in between end it."""
     (project.sources / "02_b.py").write_text(BAD)
