@@ -33,7 +33,7 @@ $(STAMP): requirements.lock.txt pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit('Python 3.11 or later is needed, this is ' + sys.version.split()[0] \
 	    + ': run make PYTHON=python3.11 ...' if sys.version_info < (3, 11) else 0)"
 	@echo "installing the pinned packages into $(VENV) (some minutes the first time)"
-	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)  # also one that was left half-made
 	@$(PIP) install -r requirements.lock.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@

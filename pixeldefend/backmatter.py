@@ -9,6 +9,11 @@ from pixeldefend.study.provenance import record_tables, weights_in
 from pixeldefend.study.shipped.models import write_model_pages
 from pixeldefend.study.verify import Verified
 
+NOT_CHECKED = (
+    "No check covers the likelihoods of reference images and the thresholds from them, what earlier weights of a density "
+    "made, speed, samples, where runs of L-BFGS-B end, and gradients and BIM through the unrolled system."
+)
+
 
 def write_pages(root: Path, stamps: dict[str, dict], *, checked: Sequence[Verified | Compared] = ()) -> None:
     """Write ``book/execution.md``, ``book/models.md`` and the pages in ``book/models``.
@@ -40,6 +45,7 @@ def write_pages(root: Path, stamps: dict[str, dict], *, checked: Sequence[Verifi
         "Every number of this book comes from the files below; they hold the results image by image, all that decided\n"
         "them, and a digest by which a change is noticed. The seconds are those of the computer that made a record, and\n"
         f"may leave out an attack, or a purification, that several records share. {findings}",
+        NOT_CHECKED,
         records or "No notebook used a record.",
     ]
     (root / "book" / "execution.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixeldefend.backmatter import write_pages
-from pixeldefend.pages import BookError, check_pages, publish
+from pixeldefend.pages import BookError, alone, check_destination, check_pages, publish
 from pixeldefend.paths import ROOT
-from pixeldefend.stamps import STAMP, digest_code, digest_inputs, read_stamp, versions
+from pixeldefend.stamps import STAMP, digest_inputs, digest_package, digest_records, read_stamp, versions
 from pixeldefend.study.compare import Compared, compare, set_aside
 from pixeldefend.study.records import USED
 from pixeldefend.study.store import RECOMPUTE, STALE
@@ -73,64 +73,84 @@ def build(profile: str = "laptop", *, notebooks: Sequence[str] | None = None, re
         profile: a profile of ``notebooks/params.yml``: ``"smoke"``, ``"laptop"`` or ``"paper"``.
         notebooks: names without suffix of the only notebooks to run; the others are taken as they were last executed.
         recompute: ``True``: run every notebook; ``PIXELDEFEND_RECOMPUTE`` tells them to load no record older than this
-            build, which goes on, where it is interrupted, when it is asked for again, and in the end says by how much the
-            results differ from those that they replace. "stale": only make those anew that were made with other weights or
-            settings; without it they stop the build.
+            build. Of all notebooks it goes on, where it is interrupted, when it is asked for again with the same code, and
+            in the end says by how much the results differ from those that were there at first. "stale": only make those
+            anew that were made with other weights or settings; without it they stop the build.
         check: first compute a random sample of the committed records again (see `study.verify`), also of those of all
             test images, which the laptop's book shows beside its own. Not done for profile "smoke", which uses none, for
             records that ``recompute`` is to compute anyway, nor for chosen ``notebooks``.
         seed: of that sample; by default the time.
-        destination: folder for the pages; ``_build/html`` unless given.
+        destination: folder for the pages, ``_build/html`` unless given: a new or an empty one, or one with a built book,
+            which is replaced.
         root: the checkout whose book is built.
 
     Returns:
         The path of the book's ``index.html``.
 
     Raises:
-        ValueError: an unknown profile, notebook, parameter, or thing to recompute.
-        BookError: a record does not hold what its configuration gives, a cell failed, or the pages have warnings, dead
-            links or outside loads. The pages of the last good build stay as they were.
+        ValueError: an unknown profile, notebook, parameter, or thing to recompute, or a destination that holds other things.
+        BookError: another build is running, a record does not hold what its configuration gives, a cell failed, or the pages
+            have warnings, dead links or outside loads. The pages of the last good build stay as they were.
     """
     if recompute not in (False, True, STALE):
         raise ValueError(f"recompute must be True, False or {STALE!r}, not {recompute!r}")
     project = Project(Path(root).resolve())
+    pages = Path(destination).resolve() if destination else project.root / "_build" / "html"
+    if destination:  # the other folder is nobody's but a build's
+        check_destination(pages)
+    with alone(project.root):
+        return _build(project, profile, notebooks, recompute, check, seed, pages)
+
+
+def _build(project: Project, profile: str, notebooks: Sequence[str] | None, recompute: bool | str, check: bool,
+           seed: int | None, pages: Path) -> Path:  # fmt: skip
     chosen = _choose(project, notebooks)
     parameters = {name: _parameters(project, name, profile) for name in chosen}
     wanted = VERIFIED.get(profile, ()) if check and notebooks is None else ()
     checked: list[Verified | Compared] = [
         _check_records(project, name, seed) for name in wanted if recompute is not True or name != profile
     ]
+    everything = recompute is True and notebooks is None
     begun, replaced = project.stage / f"recomputing-{profile}", project.stage / f"replaced-{profile}"
-    since = _begin(begun, project.records(profile), replaced) if recompute is True else None
+    since = time.time() if recompute is True else None  # of chosen notebooks; what was begun with them never goes on
+    if everything:
+        since = _begin(begun, digest_package(project.root), project.records(profile), replaced)
     with _environment(recompute if since is None else str(since)):
         for name in chosen:
             run_notebook(project, name, parameters[name], since=since)
     _remove_stale(project)
-    finished = since is not None and notebooks is None
-    if finished:
+    if everything:
         checked.append(compare(replaced, project.records(profile), profile, since=since))
         print(f"stored records: {checked[-1]}", flush=True)
     stamps = {name: read_stamp(project.executed / f"{name}.ipynb") for name in project.names()}
     write_pages(project.root, stamps, checked=checked)
-    index = publish(project.root, Path(destination).resolve() if destination else project.root / "_build" / "html")
-    if finished:
+    index = publish(project.root, pages)
+    if everything:
         begun.unlink(missing_ok=True)
         shutil.rmtree(replaced, ignore_errors=True)
     return index
 
 
-def _begin(begun: Path, records: Path, replaced: Path) -> float:
-    """When this computing of everything began (seconds since 1970): now, or when one did that was not finished. What is in
-    ``records`` at the beginning is kept in ``replaced``, to be compared with in the end."""
-    if not begun.exists():
+def _begin(begun: Path, code: str, records: Path, replaced: Path) -> float:
+    """When this computing of everything began (seconds since 1970): now, or when one did that was not finished.
+
+    That one goes on only where the digest of the package is still ``code``: results of other code are not to count. What is
+    in ``records`` is kept in ``replaced``, to be compared with in the end; not again where other code had begun, because
+    what that has made by now was never finished and interests nobody.
+    """
+    if begun.exists():
+        then, _, made_with = begun.read_text(encoding="utf-8").partition(" ")
+        at = time.strftime("%Y-%m-%d %H:%M", time.localtime(float(then)))
+        if made_with == code:
+            print(f"going on with what was begun at {at}; to begin again, remove {begun.parent.name}/{begun.name} in _build",
+                  flush=True)  # fmt: skip
+            return float(then)
+        print(f"the code has changed since {at}, when everything began to be computed: beginning again", flush=True)
+    else:
         set_aside(records, replaced)
-        partial = begun.with_suffix(".partial")
-        partial.write_text(str(time.time()), encoding="utf-8")
-        os.replace(partial, begun)
-        return float(begun.read_text(encoding="utf-8"))
-    since = float(begun.read_text(encoding="utf-8"))
-    print(f"going on with what was begun at {time.strftime('%Y-%m-%d %H:%M', time.localtime(since))}; to begin again, "
-          f"remove {begun.parent.name}/{begun.name} in _build", flush=True)  # fmt: skip
+    since, partial = time.time(), begun.with_suffix(".partial")
+    partial.write_text(f"{since} {code}", encoding="utf-8")
+    os.replace(partial, begun)
     return since
 
 
@@ -223,10 +243,11 @@ def run_notebook(project: Project, name: str, parameters: dict, *, since: float 
         BookError: a cell failed, the kernel died, or a cell wrote to stderr; the published copy is left as it was.
     """
     # before the run: a source edited meanwhile must not count as run
-    code = digest_code(project.root, project.source(name), parameters)
+    inputs = digest_inputs(project.root, project.source(name), parameters)
     published = project.executed / f"{name}.ipynb"
     stamp = read_stamp(published)
-    if stamp.get("made_from") == digest_inputs(project.root, code) and since in (None, stamp.get("since")):
+    made_from = digest_records(project.root, inputs, stamp.get("records", []))
+    if stamp.get("made_from") == made_from and since in (None, stamp.get("since")):
         print(f"{name}: up to date", flush=True)
         return False
     print(f"{name}: running ...", flush=True)
@@ -236,10 +257,10 @@ def run_notebook(project: Project, name: str, parameters: dict, *, since: float 
     seconds = time.perf_counter() - start
     _refuse_stderr(notebook, name)
     _tidy(notebook)
-    # The inputs after the run: a notebook may itself store the records it computed, and has then seen them.
+    # The records after the run: a notebook may itself store those it computed, and has then seen them.
     begun = {} if since is None else {"since": since}
-    notebook.metadata[STAMP] = {"made_from": digest_inputs(project.root, code), "parameters": parameters, "records": used,
-                                "seconds": round(seconds, 1), **versions(), **begun}  # fmt: skip
+    notebook.metadata[STAMP] = {"made_from": digest_records(project.root, inputs, used), "parameters": parameters,
+                                "records": used, "seconds": round(seconds, 1), **versions(), **begun}  # fmt: skip
     staged = project.stage / "executed" / f"{name}.ipynb"
     _write_notebook(notebook, staged)
     project.executed.mkdir(parents=True, exist_ok=True)
@@ -336,7 +357,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         index = build(**vars(options))
-    except (BookError, ValueError) as error:
+    except (BookError, ValueError, OSError, ImportError) as error:
         print(f"the book was not built: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -4,16 +4,21 @@ The book must open from a folder without a network, so :func:`check_pages` refus
 another host, links to a file that is not there, or links to an anchor that its target does not have.
 """
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from filelock import FileLock, Timeout
+
 from pixeldefend.paths import replace_folder
+from pixeldefend.stamps import digest_pages
 
 LOADING = {  # attributes that make a browser fetch something without a click
     "script": ("src",), "img": ("src", "srcset"), "iframe": ("src",), "source": ("src", "srcset"), "embed": ("src",),
@@ -25,10 +30,38 @@ IN_STYLE = re.compile(r"""(?:url\(\s*|@import\s+)["']?([^"')\s;]+)""")
 IN_SCRIPT = re.compile(r"""(?:\bfrom\s*|\bimport\s*\(?\s*|\bfetch\(\s*|\.src\s*=\s*)["'`]((?:https?:)?//[^"'`]+)""")
 COLOUR = re.compile(r"\x1b\[[\d;]*m")  # jupyter-book colours its warnings even into a pipe
 REFRESH = re.compile(r"url\s*=\s*['\"]?([^'\"]+)", re.IGNORECASE)
+IN_EVERY_BOOK = ("index.html", "intro.html", ".buildinfo")
 
 
 class BookError(RuntimeError):
     """The book cannot be built; the message says where and why, and the last good book is still in place."""
+
+
+@contextlib.contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """Keep other builds in the checkout ``root`` out: they would write the same files. The lock ends with the process.
+
+    Raises:
+        BookError: one is running already.
+    """
+    (root / "_build").mkdir(parents=True, exist_ok=True)
+    try:
+        held = FileLock(root / "_build" / "lock").acquire(timeout=0)
+    except Timeout:
+        raise BookError("another build is running here: wait until it is finished, or stop it") from None
+    with held:
+        yield
+
+
+def check_destination(folder: Path) -> None:
+    """Refuse a folder for pages that holds anything but a built book: `publish` replaces all that is in it.
+
+    Raises ``ValueError``.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not all((folder / name).is_file() for name in IN_EVERY_BOOK):
+        raise ValueError(f"{folder} is no built book, and all in it would be replaced; choose a new folder or an empty one")
 
 
 class _Page(HTMLParser):
@@ -133,6 +166,8 @@ def _problem(address: str, page: Path, folder: Path, pages: dict[Path, _Page], *
 def publish(root: Path, destination: Path) -> Path:
     """Turn ``root/book`` into HTML in ``destination``, which changes only when every check passed.
 
+    What the book was made of is noted, so that `is_published` knows it again.
+
     Returns:
         The ``index.html`` of the new book.
 
@@ -140,6 +175,7 @@ def publish(root: Path, destination: Path) -> Path:
         BookError: jupyter-book warned or failed, a page it should have written is missing, or a page is unsound.
     """
     stage = root / "_build" / "stage" / "html"
+    made_of = digest_pages(root)
     shutil.rmtree(stage, ignore_errors=True)  # jupyter-book never deletes the page of a chapter that is gone
     run_jupyter_book(root, stage)
     pages = stage / "_build" / "html"
@@ -150,7 +186,17 @@ def publish(root: Path, destination: Path) -> Path:
     if problems:
         raise BookError(f"{len(problems)} problem(s) in the built pages:\n  " + "\n  ".join(problems))
     replace_folder(pages, destination)
+    _published(root).write_text(made_of, encoding="utf-8")
     return destination / "index.html"
+
+
+def is_published(root: Path) -> bool:
+    """Whether what lies in ``root/book`` is what the last good build published: since then one may have stopped half-way."""
+    return _published(root).is_file() and _published(root).read_text(encoding="utf-8") == digest_pages(root)
+
+
+def _published(root: Path) -> Path:
+    return root / "_build" / "stage" / "published"
 
 
 def run_jupyter_book(root: Path, output: Path, *, builder: str = "html") -> None:

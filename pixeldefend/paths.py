@@ -15,15 +15,21 @@ RUNS = ROOT / "runs"  # git-ignored: training runs and their checkpoints
 def replace_folder(new: Path, destination: Path) -> None:
     """Put ``new`` where ``destination`` is; a reader never meets a half-copied folder.
 
-    Killed between its two steps it leaves the old folder as ``destination`` with ``.old`` behind, and the next call puts
-    the new one in place.
+    Where the new one cannot be brought there the old one stays. Killed between its two renames it leaves the old one beside,
+    as ``.<name>.old``, and the next call puts the new one in place.
     """
-    old = destination.with_name(destination.name + ".old")
+    fresh, old = (destination.with_name(f".{destination.name}.{which}") for which in ("new", "old"))
     destination.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        shutil.move(new, fresh)  # this copies, and may fail, where ``new`` lies on another file system
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
     if destination.exists():
         shutil.rmtree(old, ignore_errors=True)
         destination.rename(old)
-    shutil.move(new, destination)
+    fresh.rename(destination)
     shutil.rmtree(old, ignore_errors=True)
 
 

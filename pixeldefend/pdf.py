@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pixeldefend.pages import BookError, run_jupyter_book
+from pixeldefend.pages import BookError, alone, is_published, run_jupyter_book
 from pixeldefend.paths import ROOT
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
@@ -51,7 +51,7 @@ def find_browser() -> str:
 
 
 def make_pdf(root: str | Path = ROOT, *, destination: str | Path | None = None) -> Path:
-    """Print the book whose notebooks have been executed.
+    """Print the book that was last built.
 
     Args:
         root: the checkout.
@@ -61,11 +61,22 @@ def make_pdf(root: str | Path = ROOT, *, destination: str | Path | None = None) 
         Its path.
 
     Raises:
-        BookError: there is no Chromium, nothing to print, Sphinx warned, or no PDF came out. An older PDF stays then.
+        BookError: there is no Chromium, nothing to print, a chapter or page that is not as it was built, another build is
+            running, Sphinx warned, or no PDF came out. An older PDF stays then.
     """
     browser, root = find_browser(), Path(root).resolve()
+    destination = Path(destination).resolve() if destination else root / "_build" / "pixeldefend.pdf"
+    with alone(root):
+        _put(_printed(root, browser), destination)
+    return destination
+
+
+def _printed(root: Path, browser: str) -> Path:
+    """A new PDF, in the stage."""
     if not (root / "book" / "execution.md").is_file():
         raise BookError("there is no book to print yet: build it first (make book)")
+    if not is_published(root):
+        raise BookError("the chapters and pages at hand are not those of a finished build: build the book again (make book)")
     stage = root / "_build" / "stage" / "pdf"
     shutil.rmtree(stage, ignore_errors=True)
     run_jupyter_book(root, stage, builder="singlehtml")
@@ -73,10 +84,15 @@ def make_pdf(root: str | Path = ROOT, *, destination: str | Path | None = None) 
     page.write_text(for_print(page.read_text(encoding="utf-8")), encoding="utf-8")
     printed = stage / "book.pdf"
     _print(browser, page, printed)
-    destination = Path(destination).resolve() if destination else root / "_build" / "pixeldefend.pdf"
+    return printed
+
+
+def _put(printed: Path, destination: Path) -> None:
+    """Move a file to its place, be it on another file system; it is never seen there half-written."""
+    partial = destination.with_name(f".{destination.name}.partial")
     destination.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(printed, destination)
-    return destination
+    shutil.move(printed, partial)
+    os.replace(partial, destination)
 
 
 def for_print(html: str) -> str:
@@ -116,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         printed = make_pdf(**vars(options))
-    except BookError as error:
+    except (BookError, OSError, ImportError) as error:
         print(f"no PDF was made: {error}", file=sys.stderr)
         return 1
     print(f"the book is printed: {os.path.relpath(printed)}")

@@ -3,12 +3,13 @@
 import importlib.util
 import json
 import time
+from types import SimpleNamespace
 
 import jupytext
 import pytest
 import yaml
 
-from pixeldefend import backmatter, book, stamps
+from pixeldefend import backmatter, book, pages, stamps
 from pixeldefend.paths import ROOT
 from pixeldefend.study.records import read_signed, write_signed
 from pixeldefend.study.verify import Disagreement, Verified
@@ -152,7 +153,7 @@ def test_computing_everything_anew_goes_on_where_it_was_interrupted(project, pub
     (project.sources / "02_b.py").write_text(BAD)
     with pytest.raises(book.BookError, match="02_b"):
         book.build("smoke", root=project.root, recompute=True)
-    begun = float((project.stage / "recomputing-smoke").read_text())
+    begun = float((project.stage / "recomputing-smoke").read_text().split()[0])
     first = (project.executed / "01_a.ipynb").read_bytes()
     (project.sources / "02_b.py").write_text(GOOD)
     capsys.readouterr()
@@ -193,9 +194,11 @@ write_signed({{"config": {{}}, "results": {{"share": 0.5}}}}, Path({str(record)!
 def test_what_was_executed_before_everything_is_computed_anew_does_not_count(project, published, capsys):
     """Nor does an ordinary build in between end it."""
     (project.sources / "02_b.py").write_text(BAD)
-    with pytest.raises(book.BookError):
-        book.build("smoke", root=project.root, recompute=True, notebooks=["02_b"])
-    (project.sources / "02_b.py").write_text(GOOD)
+    project.source("01_a").write_text(BAD)
+    with pytest.raises(book.BookError, match="01_a"):
+        book.build("smoke", root=project.root, recompute=True)
+    for name in project.names():
+        project.source(name).write_text(GOOD)
     book.build("smoke", root=project.root)
     capsys.readouterr()
     book.build("smoke", root=project.root, recompute=True)
@@ -203,24 +206,79 @@ def test_what_was_executed_before_everything_is_computed_anew_does_not_count(pro
     assert "going on" in said and "01_a: ran" in said and "02_b: ran" in said
 
 
+def test_chosen_notebooks_are_computed_anew_each_time_and_nothing_goes_on_later(project, published, capsys):
+    (project.sources / "02_b.py").write_text(BAD)
+    for _ in range(2):
+        with pytest.raises(book.BookError, match="02_b"):
+            book.build("smoke", root=project.root, recompute=True, notebooks=["01_a", "02_b"])
+        assert "01_a: ran" in capsys.readouterr().out and not list(project.stage.glob("re*-smoke"))
+
+
+def test_computing_everything_begins_again_where_the_code_has_changed(tmp_path, capsys):
+    """What results are compared with in the end is still what was there at first, not what the old code had made by then."""
+    begun, records, replaced = (tmp_path / name for name in ("recomputing-laptop", "records", "replaced-laptop"))
+    records.mkdir()
+    (records / "cell.json").write_text("first")
+    since = book._begin(begun, "aa", records, replaced)
+    (records / "cell.json").write_text("of the old code")
+    assert book._begin(begun, "aa", records, replaced) == since and "going on" in capsys.readouterr().out
+    later = book._begin(begun, "bb", records, replaced)
+    assert later > since and "the code has changed since" in capsys.readouterr().out
+    assert book._begin(begun, "bb", records, replaced) == later
+    assert (replaced / "cell.json").read_text() == "first"
+
+
+def test_computing_everything_knows_the_packages_code(project, published, capsys):
+    project.source("01_a").write_text(BAD)
+    for text in ("x = 1\n", "x = 2\n"):
+        (project.root / "pixeldefend").mkdir(exist_ok=True)
+        (project.root / "pixeldefend" / "a.py").write_text(text)
+        with pytest.raises(book.BookError, match="01_a"):
+            book.build("smoke", root=project.root, recompute=True)
+    assert "the code has changed" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
-    "path, text",
-    [
-        ("notebooks/01_a.py", GOOD + "# more\n"),
-        ("pixeldefend/new.py", "x = 1\n"),
-        ("data/records/cell.json", "{}"),
-        ("data/weights/net/config.json", "{}"),
-    ],
-)
-def test_what_a_notebook_depends_on_changes_its_digest(project, path, text):
+    "path",
+    ["notebooks/01_a.py", "pixeldefend/new.py", "data/weights/net/config.json", "data/weights/net/SHA256SUMS",
+     "data/paper/tables.json", "data/images/fashion-mnist/t10k.gz", "requirements.lock.txt"],
+)  # fmt: skip
+def test_what_a_notebook_depends_on_changes_its_digest(project, path):
     def digest(parameters):
-        return stamps.digest_inputs(project.root, stamps.digest_code(project.root, project.source("01_a"), parameters))
+        return stamps.digest_inputs(project.root, project.source("01_a"), parameters)
 
     before = digest({"profile": "smoke"})
     assert digest({"profile": "smoke"}) == before != digest({"profile": "paper"})
     (project.root / path).parent.mkdir(parents=True, exist_ok=True)
-    (project.root / path).write_text(text)
+    (project.root / path).write_text("changed\n")
     assert digest({"profile": "smoke"}) != before
+
+
+def test_of_records_that_a_notebook_did_not_use_only_the_names_count(tmp_path):
+    folder = tmp_path / "data" / "records" / "laptop"
+    folder.mkdir(parents=True)
+    for name in ("used", "other"):
+        (folder / f"{name}.json").write_text("{}")
+
+    def digest(*used):
+        return stamps.digest_records(tmp_path, "start", used)
+
+    used = "data/records/laptop/used.json"
+    before, of_none = digest(used), digest()
+    (folder / "other.json").write_text('{"anew": 1}')
+    assert (digest(used), digest()) == (before, of_none)
+    (folder / "used.json").write_text('{"anew": 1}')
+    assert digest(used) != before and digest() == of_none
+    (folder / "more.json").write_text("{}")
+    assert digest() != of_none
+    (folder / "more.json").unlink()
+    (folder / "used.json").write_text("{}")
+    assert digest(used) == before
+    in_cache = tmp_path / "cache" / "records" / "smoke.json"
+    vanished = digest("cache/records/smoke.json")
+    in_cache.parent.mkdir(parents=True)
+    in_cache.write_text("{}")
+    assert digest("cache/records/smoke.json") != vanished
 
 
 @pytest.mark.parametrize(
@@ -251,6 +309,32 @@ def test_command_line_reports_in_one_message(monkeypatch, capsys):
     capsys.readouterr()
     assert book.main(["--profile", "smoke", "--recompute", "--no-verify", "--verify-seed", "3"]) == 1
     assert capsys.readouterr().err == "the book was not built: notebooks/01_a.py: cell 5 stopped\n"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ImportError("No module named 'papermill'")])
+def test_command_line_shows_no_traceback_of_a_machines_faults(monkeypatch, capsys, error):
+    def fail(**options):
+        raise error
+
+    monkeypatch.setattr(book, "build", fail)
+    assert book.main([]) == 1
+    assert capsys.readouterr().err == f"the book was not built: {error}\n"
+
+
+def test_a_second_build_is_refused_while_one_runs(project, published):
+    with pages.alone(project.root), pytest.raises(book.BookError, match="another build is running here"):
+        book.build("smoke", root=project.root)
+    assert not project.executed.exists() and not published
+
+
+@pytest.mark.parametrize("destination", ["data", "book", "notebooks/params.yml"])
+def test_a_folder_with_other_things_is_no_destination(project, published, destination):
+    for folder in ("data", "book"):
+        (project.root / folder).mkdir(exist_ok=True)
+        (project.root / folder / "index.html").write_text("not of a book")
+    with pytest.raises(ValueError, match="is no built book, and all in it would be replaced"):
+        book.build("smoke", root=project.root, destination=project.root / destination)
+    assert not project.stage.exists(), "something ran"
 
 
 def test_environment_of_the_kernels_is_put_back(monkeypatch):
@@ -306,6 +390,31 @@ def test_the_execution_record_lists_what_a_notebook_used(project, published, rec
     assert "PIXELDEFEND_USED" not in book.os.environ
 
 
+WRITER = GOOD + """
+# %%
+import time
+from pathlib import Path
+
+from pixeldefend.study.records import write_signed
+
+write_signed({"config": {}, "results": {"share": time.time()}}, Path("data/records/laptop/other.json").resolve())
+"""
+
+
+def test_what_a_later_notebook_stores_does_not_run_the_others_again(project, published, record, capsys):
+    write_signed({"config": {}, "results": {"share": 0}}, record.with_name("other.json"))
+    project.source("02_b").write_text(WRITER)
+    project.source("03_c").write_text(BAD)
+    with pytest.raises(book.BookError, match="03_c"):
+        book.build("laptop", root=project.root, recompute=True, check=False)
+    project.source("03_c").write_text(GOOD)
+    for recompute in (True, False):  # goes on, and then an ordinary build
+        capsys.readouterr()
+        book.build("laptop", root=project.root, recompute=recompute, check=False)
+        said = capsys.readouterr().out
+        assert "01_a: up to date" in said and "02_b: up to date" in said
+
+
 def test_a_record_edited_by_hand_stops_the_build(project, published, record):
     book.build("laptop", root=project.root)
     record.write_text(record.read_text().replace("0.25", "0.52"))
@@ -334,7 +443,7 @@ def test_only_a_build_that_loads_committed_records_checks_them(project, publishe
     assert calls == [laptop, paper]
     for profile in ("laptop", "paper"):
         assert f"6 randomly chosen images of 3 stored records of profile {profile}" in page.read_text()
-    assert "seed 7" in page.read_text()
+    assert "seed 7" in page.read_text() and backmatter.NOT_CHECKED in page.read_text()
     for options in ({"check": False}, {"notebooks": ["01_a"]}):
         book.build("laptop", root=project.root, **options)
         assert "no record was checked" in page.read_text()
@@ -359,10 +468,26 @@ def test_a_record_that_disagrees_stops_the_build_before_a_notebook_runs(project,
 # -- the theme's buttons ----------------------------------------------------------------------------------------------
 
 
-def test_buttons_lead_to_files_that_git_holds():
+@pytest.fixture(scope="module")
+def local_book():
+    """The book's own Sphinx extension."""
     spec = importlib.util.spec_from_file_location("local_book", ROOT / "book" / "_ext" / "local_book.py")
-    local_book = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(local_book)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_on_github_the_buttons_lead_into_the_repository_that_is_built(local_book, monkeypatch):
+    config = SimpleNamespace(html_theme_options={"repository_url": "https://github.com/none/none"})
+    monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
+    local_book.take_repository(None, config)
+    assert config.html_theme_options == {"repository_url": "https://github.com/none/none"}
+    monkeypatch.setenv("GITHUB_REPOSITORY", "someone/copy")
+    local_book.take_repository(None, config)
+    assert config.html_theme_options == {"repository_url": "https://github.com/someone/copy"}
+
+
+def test_buttons_lead_to_files_that_git_holds(local_book):
     launch = {"type": "group", "buttons": [{"url": "https://hub/lab/tree/book/notebooks/01_a.ipynb"}]}
     assert local_book.retarget([launch, {"onclick": "x"}], "notebooks/01_a") == [
         {"type": "group", "buttons": [{"url": "https://hub/lab/tree/notebooks/01_a.py"}]}, {"onclick": "x"},

@@ -1,8 +1,11 @@
 """Publishing the built pages, and the check that they are sound."""
 
+import subprocess
+import sys
+
 import pytest
 
-from pixeldefend import pages
+from pixeldefend import pages, paths
 
 # -- publishing -------------------------------------------------------------------------------------------------------
 
@@ -38,7 +41,80 @@ def test_new_book_replaces_the_old_one_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(pages, "run_jupyter_book", jupyter_book_that_writes({"index.html": "", "intro.html": ""}))
     assert pages.publish(tmp_path, tmp_path / "html") == tmp_path / "html" / "index.html"
     assert sorted(path.name for path in (tmp_path / "html").iterdir()) == ["index.html", "intro.html"]
-    assert not (tmp_path / "html.old").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["_build", "html"]
+
+
+def test_a_folder_that_cannot_be_moved_leaves_the_old_one(tmp_path, monkeypatch):
+    def move(new, destination):
+        destination.mkdir()
+        (destination / "half").write_text("")
+        raise OSError("no space left")
+
+    for name in ("new", "book"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "of.html").write_text(name)
+    monkeypatch.setattr(paths.shutil, "move", move)
+    with pytest.raises(OSError, match="no space left"):
+        paths.replace_folder(tmp_path / "new", tmp_path / "book")
+    assert (tmp_path / "book" / "of.html").read_text() == "book"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["book", "new"]
+
+
+def test_what_others_call_old_is_left_alone(tmp_path):
+    for name in ("new", "book", "book.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "of.html").write_text(name)
+    paths.replace_folder(tmp_path / "new", tmp_path / "book")
+    left = {path.name: (path / "of.html").read_text() for path in tmp_path.iterdir()}
+    assert left == {"book": "new", "book.old": "book.old"}
+
+
+def test_only_a_new_or_an_empty_folder_or_a_book_is_a_destination(tmp_path):
+    pages.check_destination(tmp_path / "site")
+    site = tmp_path / "site"
+    site.mkdir()
+    pages.check_destination(site)
+    write(site, {"index.html": "somebody's own"})
+    with pytest.raises(ValueError, match="site is no built book"):
+        pages.check_destination(site)
+    write(site, dict.fromkeys(pages.IN_EVERY_BOOK, ""))
+    pages.check_destination(site)
+    with pytest.raises(ValueError, match="intro.html is no built book"):
+        pages.check_destination(site / "intro.html")
+
+
+def test_a_book_that_changed_since_it_was_published_is_not_the_published_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(pages, "run_jupyter_book", jupyter_book_that_writes({"index.html": "", "intro.html": ""}))
+    (tmp_path / "book" / "notebooks").mkdir(parents=True)
+    chapter = tmp_path / "book" / "notebooks" / "01_a.ipynb"
+    chapter.write_text("{}")
+    assert not pages.is_published(tmp_path)
+    pages.publish(tmp_path, tmp_path / "html")
+    assert pages.is_published(tmp_path)
+    chapter.write_text("{} ")
+    assert not pages.is_published(tmp_path)
+    pages.publish(tmp_path, tmp_path / "html")
+    (tmp_path / "book" / "execution.md").write_text("# x")
+    assert not pages.is_published(tmp_path)
+
+
+def test_a_killed_build_keeps_nobody_out(tmp_path):
+    holder = """if True:
+        import sys, time
+        from pathlib import Path
+        from pixeldefend.pages import alone
+        with alone(Path(sys.argv[1])):
+            print("held", flush=True)
+            time.sleep(600)"""
+    command = [sys.executable, "-c", holder, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(pages.BookError, match="another build is running here"), pages.alone(tmp_path):
+            pass
+        other.kill()
+    for _ in range(2):
+        with pages.alone(tmp_path):
+            pass
 
 
 def test_jupyter_book_failure_is_told_with_its_warnings(tmp_path):

@@ -1,10 +1,11 @@
 """The book as one PDF: what is asked for, what is printed, and what is said when it cannot be."""
 
+import errno
 import shutil
 
 import pytest
 
-from pixeldefend import pdf
+from pixeldefend import pages, pdf
 from pixeldefend.pages import BookError
 
 PAGE = """<html><head><title>x</title></head><body>
@@ -12,11 +13,18 @@ PAGE = """<html><head><title>x</title></head><body>
 <a href="https://x.org/">x</a><a href="mailto:a@x.org">x</a><p id="here">y</p></body></html>"""
 
 
+def note_published(root):
+    note = pages._published(root)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(pages.digest_pages(root))
+
+
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
     """A checkout whose book has been built, and a Sphinx that writes `PAGE`."""
     (tmp_path / "book").mkdir()
     (tmp_path / "book" / "execution.md").write_text("# x\n")
+    note_published(tmp_path)
 
     def run(root, output, *, builder):
         assert (root, builder) == (tmp_path, "singlehtml")
@@ -60,6 +68,46 @@ def test_a_book_that_was_not_built_is_not_printed(checkout, browser):
         pdf.make_pdf(checkout)
 
 
+def test_a_book_that_was_built_in_part_is_not_printed(checkout, browser):
+    browser('echo "%PDF-1.4" > "$pdf"')
+    (checkout / "book" / "notebooks").mkdir()
+    (checkout / "book" / "notebooks" / "01_a.ipynb").write_text("{}")
+    with pytest.raises(BookError, match="not those of a finished build: build the book again"):
+        pdf.make_pdf(checkout)
+    note_published(checkout)
+    assert pdf.make_pdf(checkout).is_file()
+
+
+def test_nothing_is_printed_while_a_build_runs(checkout, browser):
+    browser('echo "%PDF-1.4" > "$pdf"')
+    with pages.alone(checkout), pytest.raises(BookError, match="another build is running here"):
+        pdf.make_pdf(checkout)
+
+
+def test_it_may_be_put_on_another_file_system(checkout, browser, monkeypatch):
+    browser('echo "%PDF-1.4" > "$pdf"')
+    elsewhere, rename = checkout / "elsewhere", pdf.os.rename
+
+    def across(source, destination, **options):
+        if (elsewhere in pdf.Path(source).parents) != (elsewhere in pdf.Path(destination).parents):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        rename(source, destination, **options)
+
+    monkeypatch.setattr(pdf.os, "rename", across)
+    monkeypatch.setattr(pdf.os, "replace", across)
+    printed = pdf.make_pdf(checkout, destination=elsewhere / "book.pdf")
+    assert printed.read_text() == "%PDF-1.4\n" and list(elsewhere.iterdir()) == [printed]
+
+
+def test_the_command_shows_no_traceback_of_a_machines_faults(monkeypatch, capsys):
+    def fail(**options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pdf, "make_pdf", fail)
+    assert pdf.main([]) == 1
+    assert capsys.readouterr().err == "no PDF was made: [Errno 28] No space left on device\n"
+
+
 def test_what_the_browser_prints_is_put_in_place(checkout, browser):
     browser('echo "%PDF-1.4" > "$pdf"; for a in "$@"; do echo "$a" >> "$pdf"; done')
     printed = pdf.make_pdf(checkout)
@@ -79,7 +127,6 @@ def test_what_the_browser_prints_is_put_in_place(checkout, browser):
 def test_a_browser_that_fails_leaves_the_older_pdf(checkout, browser, script, message):
     browser(script)
     older = checkout / "_build" / "pixeldefend.pdf"
-    older.parent.mkdir()
     older.write_text("older")
     with pytest.raises(BookError, match=message):
         pdf.make_pdf(checkout)

@@ -57,6 +57,17 @@ def test_each_used_record_has_a_row_that_says_where_it_came_from(root):
     assert found["cifar10-cpu"][3:5] == ["cifar10 `00bb`", "3.25&nbsp;s, cpu (x86_64, AVX2), 1 thread, torch 2.1"]
 
 
+def test_weights_that_are_not_at_hand_are_shown_by_their_fingerprints(root):
+    old, kept = "0123456789abcdef", root / "data/records/earlier/cifar10-01234567/cifar10-a.json"
+    write_signed({"config": {"density": old, "classifier": "00aa"}, "results": {"classifier": "fedcba9876543210"}}, kept)
+    speed = root / "data/records/speed/cifar10-cpu.json"
+    write_signed({"density": "cifar10", "fingerprint": old, "seconds": 1.0, "machine": {}}, speed)
+    used = {"05_b": [path.relative_to(root).as_posix() for path in (kept, speed)]}
+    found = rows(record_tables(root, used, KNOWN))
+    assert found["cifar10-01234567/cifar10-a"][3] == f"density `{old}`, not shipped<br>fashion-mnist-vgg-normal `00aa`"
+    assert found["cifar10-cpu"][3] == f"density `{old}`, not shipped"
+
+
 def test_damaged_and_missing_records_are_refused(root):
     path = root / USES["05_b"][0]
     path.write_text(path.read_text().replace("3.5", "3.6"))

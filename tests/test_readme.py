@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pixeldefend import PixelCNN, paths
+from pixeldefend import PixelCNN, backmatter, paths
 from pixeldefend.classifiers import load_classifier, saved_classifiers
 from pixeldefend.cli import make_parser
 from pixeldefend.commands import COMMANDS
@@ -93,6 +93,10 @@ def test_make_has_the_targets_that_are_named():
 
 def test_nothing_is_left_to_fill_in():
     assert not re.findall(r"\{\{.*?\}\}|TODO|XXX", README)
+
+
+def test_it_says_what_no_check_covers_as_the_book_does():
+    assert backmatter.NOT_CHECKED in " ".join(README.split())
 
 
 def test_it_says_that_the_defence_is_broken():

@@ -46,6 +46,7 @@ chapters:
       - glob: models/*
   - file: execution
 """
+REPOSITORY = "someone/copy"
 CHANGES = {"execution.html", "execution.md", "searchindex.js"}  # times stand in them; the search index holds their words
 
 
@@ -74,9 +75,11 @@ def project(tmp_path_factory):
 @pytest.fixture(scope="module")
 def builds(project):
     """The folders of two builds, the second from scratch but for the records."""
-    first = book.build("laptop", root=project, destination=project / "first").parent
-    shutil.rmtree(project / "book" / "notebooks")
-    return first, book.build("laptop", root=project, destination=project / "second").parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GITHUB_REPOSITORY", REPOSITORY)
+        first = book.build("laptop", root=project, destination=project / "first").parent
+        shutil.rmtree(project / "book" / "notebooks")
+        return first, book.build("laptop", root=project, destination=project / "second").parent
 
 
 def files(folder):
@@ -100,17 +103,24 @@ def test_no_page_asks_another_host_or_leads_nowhere(builds):
 def test_buttons_lead_to_files_that_exist(builds, project):
     """Links into the repository, for reading, editing and launching, name files that git would hold."""
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
-    host, branch = config["repository"]["url"], config["repository"]["branch"]
+    host, branch = f"https://github.com/{REPOSITORY}", config["repository"]["branch"]
     led = set()
     for page in builds[0].rglob("*.html"):
         html = unescape(page.read_text(encoding="utf-8"))
+        assert config["repository"]["url"] not in html
         led |= set(re.findall(rf"{re.escape(host)}/(?:blob|edit)/{branch}/([^\"'?#]+)", html))
         for address in re.findall(r"https://mybinder.org/v2/[^\"']+", html):
-            assert address.startswith(f"https://mybinder.org/v2/gh/{host.removeprefix('https://github.com/')}/{branch}?")
+            assert address.startswith(f"https://mybinder.org/v2/gh/{REPOSITORY}/{branch}?")
             led |= set(re.findall(r"urlpath=(?:lab/)?tree/([^\"'&]+)", unquote(address)))
     assert "notebooks/01_a.py" in led and "book/intro.md" in led
     written = ("book/notebooks", "book/models", "book/execution")
     assert not {path for path in led if not (project / path).is_file() or path.startswith(written)}
+
+
+def test_a_built_book_is_known_as_one(builds, project):
+    """So that the next build may replace it, and so that it can be printed."""
+    pages.check_destination(builds[0])
+    assert pages.is_published(project)
 
 
 def test_the_pages_show_what_was_run(builds):

@@ -4,9 +4,11 @@ MathJax is served from the book itself, so that formulas need no network. It can
 Jupyter Book adds every script below that folder to every page.
 
 The theme's buttons point at the file a page was made from, and git does not hold all of them: an executed notebook's
-buttons are led to its text source, and the pages that a build writes have no source to edit.
+buttons are led to its text source, and the pages that a build writes have no source to edit. On GitHub they lead into the
+repository whose book is built, be it a copy.
 """
 
+import os
 from pathlib import Path
 
 from sphinx.util.fileutil import copy_asset
@@ -19,6 +21,12 @@ def copy_mathjax(app, exception):
     """Copy the vendored script into a finished HTML book."""
     if exception is None and app.builder.format == "html":
         copy_asset(str(ROOT / "vendor" / "mathjax"), str(Path(app.outdir) / "_static" / "mathjax"))
+
+
+def take_repository(app, config):
+    """On GitHub, which says in an environment variable whose book this is, take that, not what ``_config.yml`` says."""
+    if name := os.environ.get("GITHUB_REPOSITORY"):
+        config.html_theme_options["repository_url"] = f"https://github.com/{name}"
 
 
 def retarget(buttons: list[dict], page: str) -> list[dict]:
@@ -46,6 +54,7 @@ def retarget_buttons(app, pagename, templatename, context, doctree):
 
 def setup(app):
     app.config.mathjax_path = "mathjax/tex-svg.js"
+    app.connect("config-inited", take_repository)
     app.connect("html-page-context", retarget_buttons, priority=900)
     app.connect("build-finished", copy_mathjax)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,6 +1,7 @@
 """Where the book's numbers come from: the records a build used, in tables, each record as a file to download."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,6 +14,8 @@ from ..pixelcnn.card import SOURCES
 from ..weights import CONFIG
 from .conditions import NAMES, Condition
 from .records import read_signed
+
+NAMED = {"density": "density", "classifier": "classifier", "fingerprint": "density"}  # weights, by their key in a record
 
 
 @dataclass(frozen=True)
@@ -114,18 +117,25 @@ def _images(content: dict, config: dict) -> str:
 
 
 def _weights(content: dict, names: Mapping[str, Weights]) -> list[str]:
-    """Name and fingerprint of all known weights that a record's configuration names, at any depth."""
+    """Name and fingerprint of all weights that a record's configuration names, at any depth; of those that are not at hand,
+    such as a density's that others have replaced, their kind and fingerprint."""
     described = {key: value for key, value in content.items() if key != "results"}
-    found = dict.fromkeys(value for value in _strings(described) if value in names)
-    return [f"{names[value].name} `{value}`" for value in found]
+    found = {}
+    for key, value in _strings(described):
+        if value in names:
+            found[value] = f"{names[value].name} `{value}`"
+        elif key in NAMED and re.fullmatch("[0-9a-f]{16}", value):  # the benchmark's density is named there as well
+            found[value] = f"{NAMED[key]} `{value}`, not shipped"
+    return list(found.values())
 
 
-def _strings(content: object) -> Iterable[str]:
+def _strings(content: object, key: str = "") -> Iterable[tuple[str, str]]:
+    """All strings in a record, each with the key that it, or the list that it is in, has."""
     if isinstance(content, str):
-        yield content
+        yield key, content
     elif isinstance(content, dict):
-        for value in content.values():
-            yield from _strings(value)
+        for key, value in content.items():
+            yield from _strings(value, key)
     elif isinstance(content, list):
         for value in content:
-            yield from _strings(value)
+            yield from _strings(value, key)
