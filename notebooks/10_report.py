@@ -48,8 +48,8 @@ glue("choice_images", choices.IMAGES, display=False)
 # :::
 #
 # One claim carries the others: that adversarial images for purification and classifier together are hard to find (section 4.4).
-# What sections 4.1 to 4.3 say of accuracy behind purification is measured with attacks that do not know of it, and holds for no
-# attack that does.
+# Such a claim can be refuted by a single attack, and is confirmed by none. What sections 4.1 to 4.3 say of accuracy behind
+# purification is measured with attacks that do not know of it, and says nothing about an attack that does.
 #
 # ## How a verdict comes about
 #
@@ -59,8 +59,12 @@ glue("choice_images", choices.IMAGES, display=False)
 #
 # - **holds**: all of them agree with the paper;
 # - **holds in part**: some do; or all do that could be made, but some could not;
+# - **undecided**: none does, but all lie so close that more images might decide otherwise;
 # - **does not hold**: none does;
 # - **not run**: none could be made. What is lacking is named: a classifier, a density, or the record of a measurement.
+#
+# A comparison that does not pass counts against the claim even where its interval would allow a pass, and one that passes by its
+# estimate counts for it, whatever its interval, unless the rule asks for the whole interval.
 #
 # Two accuracies are compared on the images that both conditions have, one by one. "By more than chance" means that McNemar's
 # exact test, which counts the images that are right under one of them only, gives $p < 0.05$ {cite:p}`mcnemar1947note`. Where the
@@ -83,8 +87,8 @@ glue("choice_images", choices.IMAGES, display=False)
 # %% [markdown]
 # ## Fashion-MNIST
 #
-# On Fashion-MNIST {glue:text}`holds:,d` claims hold, {glue:text}`holds_in_part:,d` hold in part, {glue:text}`does_not_hold:,d` do not
-# hold, and {glue:text}`not_run:,d` were not run. For each of those that do not hold as a whole, the list says what fails and, where it
+# On Fashion-MNIST {glue:text}`holds:,d` claims hold, {glue:text}`holds_in_part:,d` hold in part, {glue:text}`undecided:,d` are undecided,
+# {glue:text}`does_not_hold:,d` do not hold, and {glue:text}`not_run:,d` were not run. For each of those that do not hold as a whole, the list says what fails and, where it
 # is known or can be suspected, why; the numbers are in {numref}`tbl-claims-fashion-mnist`.
 #
 # ```{glue:md} failed_fashion-mnist
@@ -104,7 +108,8 @@ glue("choice_images", choices.IMAGES, display=False)
 # ## CIFAR-10
 #
 # On CIFAR-10 {glue:text}`cifar10_holds:,d` claims hold, {glue:text}`cifar10_holds_in_part:,d` hold in part,
-# {glue:text}`cifar10_does_not_hold:,d` do not hold, and {glue:text}`cifar10_not_run:,d` were not run; the numbers are in
+# {glue:text}`cifar10_undecided:,d` are undecided, {glue:text}`cifar10_does_not_hold:,d` do not hold, and {glue:text}`cifar10_not_run:,d`
+# were not run; the numbers are in
 # {numref}`tbl-claims-cifar10`.
 #
 # ```{glue:md} failed_cifar10

@@ -113,20 +113,6 @@ def _share_below(values: Tensor, others: Tensor) -> Tensor:
     return (below + up_to).double() / (2 * len(others))
 
 
-def detected(clean: Tensor, adversarial: Tensor, *, false_positive_rate: float) -> int:
-    """How many adversarial images are found at a threshold that flags no more than that share of the clean ones.
-
-    Raises:
-        ValueError: no clean score, NaN, or a rate outside [0, 1).
-    """
-    if not 0 <= false_positive_rate < 1:
-        raise ValueError(f"false_positive_rate must lie in [0, 1), not {false_positive_rate}")
-    if not len(clean) or clean.isnan().any() or adversarial.isnan().any():
-        raise ValueError("clean must hold at least one score, and there must be no NaN")
-    allowed = math.floor(false_positive_rate * len(clean) + 1e-9)  # 0.29 * 100 is 28.999...
-    return int((adversarial.double() < clean.double().sort().values[allowed]).sum())
-
-
 class LikelihoodDetector:
     """p-values of images under a density, against the likelihoods of reference images.
 

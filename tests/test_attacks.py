@@ -158,6 +158,17 @@ def test_label_source(name, default, images):
     assert torch.equal(attack(net, images, labels, eps=8), {"true": from_true, "predicted": from_predicted}[default])
 
 
+def test_bim_takes_as_many_steps_as_it_is_told(images, labels):
+    """By default as many as in the paper; each is one level."""
+    net = linear()
+    few = bim(net, images, labels, eps=25, steps=3)
+    assert (few.int() - images.int()).abs().max() == 3
+    assert torch.equal(bim(net, images, labels, eps=8, steps=10), bim(net, images, labels, eps=8))
+    for steps, error in ((0, ValueError), (1.5, TypeError)):
+        with pytest.raises(error, match="steps"):
+            bim(net, images, labels, eps=8, steps=steps)
+
+
 def test_bim_is_at_least_as_strong_as_fgsm(generator):
     net = small_net()
     images = torch.randint(0, 256, (300, *SHAPE), generator=generator, dtype=torch.uint8)

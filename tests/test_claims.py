@@ -16,7 +16,7 @@ from pixeldefend.study.claims import judging as claims
 from pixeldefend.study.claims.judging import Claim, NotRun, Outcome, judge
 from pixeldefend.study.conditions import ADAPTIVE, ATTACKS, EPS_ATTACK, PROFILES, ROWS, UPPER_ROWS
 
-YES, NO = Outcome(True, "1", 10), Outcome(False, "0", 10)
+YES, NO, OPEN = Outcome(True, "1", 10), Outcome(False, "0", 10), Outcome(False, "0", 10, undecided=True)
 IMAGES = 2_000
 
 
@@ -72,6 +72,9 @@ def classifiers(monkeypatch):
         ({"a": NO}, "does not hold", "1 comparison, not as claimed."),
         ({"a": NO, "b": NO, "c": lacking}, "does not hold", "2 comparisons, none as claimed. Lacking: the record x."),
         ({"a": lacking, "b": lacking}, "not run", "Lacking: the record x."),
+        ({"a": OPEN}, "undecided", "1 comparison, not as claimed."),
+        ({"a": OPEN, "b": NO}, "does not hold", "2 comparisons, none as claimed."),
+        ({"a": OPEN, "b": YES}, "holds in part", "1 of 2 not as claimed: a."),
     ],
 )
 def test_verdicts_follow_from_the_comparisons(comparisons, verdict, why):
@@ -177,8 +180,9 @@ def verdicts(claims_of, lab) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("data_set", "exceptions"),
     [
-        # 51 under BIM with eps 8, 93 clean; 89/88 to 89/84 under CW
-        ("fashion-mnist", {"Adversarial FGSM training successfully": "holds in part", "Sparing likely": "holds in part"}),
+        # 51 under BIM with eps 8, 93 clean; 89/88 to 89/84 under CW; 83 to 82 under DeepFool
+        ("fashion-mnist", {"Adversarial FGSM training successfully": "holds in part", "Sparing likely": "holds in part",
+                           "Feature squeezing with": "holds in part"}),  # fmt: skip
         # 71/46/24 under the strongest attack; 68/67 under FGSM; 85/85/85 to 82/81/82 under DeepFool
         ("cifar10", {"PixelDefend is insensitive": "does not hold", "More than 70 %": "holds in part",
                      "Sparing likely": "holds in part"}),  # fmt: skip
@@ -277,18 +281,20 @@ def test_the_density_and_the_classifiers_are_judged_by_their_scores(tmp_path, mo
     assert len(found.lacking) == 3
 
 
-@pytest.mark.parametrize(("change", "predictions", "zero", "verdict"), [(0, 1, 1, "holds"), (8, 0, 0.9, "does not hold")])
-def test_the_end_to_end_attack_fails_where_gradients_vanish(monkeypatch, change, predictions, zero, verdict):
-    flow = [{"temperature": 1.0, "zero_share": [0.0] * 10}, {"temperature": 1e-6, "zero_share": [1.0] * 9 + [zero]}]
-    result = {"labels": [1] * 10, "clean": {"predictions": [1] * 10}, "flow": flow,
-              "bim": {"predictions": [predictions] * 10, "largest_change": [change] * 10}}  # fmt: skip
+@pytest.mark.parametrize(
+    ("images", "change", "predictions", "verdict"),
+    [(10, 0, 1, "holds"), (10, 8, 0, "does not hold"), (10, 8, 1, "holds in part"), (3, 0, 1, "undecided")],
+)
+def test_the_attack_through_purification_fails_where_it_does_nothing(monkeypatch, images, change, predictions, verdict):
+    """Three images that withstand do not show that most do."""
+    result = {"labels": [1] * images, "clean": {"predictions": [1] * images},
+              "bim": {"predictions": [predictions] * images, "largest_change": [change] * images}}  # fmt: skip
     monkeypatch.setattr(search, "through_purification", lambda lab, sizes: result)
     assert judge(search.CLAIMS[1], Paper("fashion-mnist")).verdict == verdict
 
 
 def test_an_image_that_is_wrong_anyway_cannot_be_fooled(monkeypatch):
-    result = {"labels": [1], "clean": {"predictions": [0]}, "flow": [{"temperature": 1e-6, "zero_share": [1.0]}],
-              "bim": {"predictions": [0], "largest_change": [8]}}  # fmt: skip
+    result = {"labels": [1], "clean": {"predictions": [0]}, "bim": {"predictions": [0], "largest_change": [8]}}
     monkeypatch.setattr(search, "through_purification", lambda lab, sizes: result)
     found = judge(search.CLAIMS[1], Paper("cifar10"))
     assert list(found.lacking) == ["newly misclassified"]
@@ -296,19 +302,22 @@ def test_an_image_that_is_wrong_anyway_cannot_be_fooled(monkeypatch):
 
 @pytest.mark.parametrize(("left", "verdict"), [(90, "holds"), (80, "holds"), (79, "does not hold"), (10, "does not hold")])
 def test_an_attack_that_knows_of_purification_decides_whether_such_images_are_hard_to_find(monkeypatch, left, verdict):
-    outcome = {"bim": {"predictions": [0] * 85 + [1] * 15}, "bpda": {"predictions": [0] * left + [1] * (100 - left)}}
-    result = {"labels": [0] * 100, "clean": {"predictions": [0] * 100},
-              "attacks": {str(eps): outcome for eps in EPS_ATTACK["cifar10"]}}  # fmt: skip
+    unaware, aware = ({"predictions": [0] * right + [1] * (100 - right)} for right in (85, left))
+    every = [str(eps) for eps in EPS_ATTACK["cifar10"]]
+    result = {"labels": [0] * 100, "clean": {"predictions": [0] * 100}, "attacks": dict.fromkeys(every, {"bpda": aware})}
     monkeypatch.setattr(search, "around_purification", lambda lab, sizes: result)
+    monkeypatch.setattr(search, "controls", lambda lab, sizes: {"bim": dict.fromkeys(every, unaware)})
     assert judge(search.CLAIMS[2], Paper("cifar10")).verdict == verdict
 
 
 @pytest.mark.parametrize(("left", "verdict"), [(41, "holds"), (40, "does not hold"), (0, "does not hold")])
 def test_images_that_any_attack_finds_are_not_hard_to_find(monkeypatch, left, verdict):
     """BPDA leaves no less than BIM here; but of the 80 images that purification gets right, not more than half."""
-    outcome = dict.fromkeys(("bim", "bpda"), {"predictions": [0] * left + [1] * (100 - left)})
-    result = {"labels": [0] * 100, "clean": {"predictions": [0] * 80 + [1] * 20}, "attacks": {"8": outcome, "25": outcome}}
+    outcome = {"predictions": [0] * left + [1] * (100 - left)}
+    result = {"labels": [0] * 100, "clean": {"predictions": [0] * 80 + [1] * 20},
+              "attacks": dict.fromkeys(("8", "25"), {"bpda": outcome})}  # fmt: skip
     monkeypatch.setattr(search, "around_purification", lambda lab, sizes: result)
+    monkeypatch.setattr(search, "controls", lambda lab, sizes: {"bim": dict.fromkeys(("8", "25"), outcome)})
     assert judge(search.CLAIMS[2], Paper("fashion-mnist")).verdict == verdict
 
 

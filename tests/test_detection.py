@@ -8,7 +8,7 @@ from nets import random_images, small_density
 from torch import nn
 
 from pixeldefend import LikelihoodDetector, p_values, roc
-from pixeldefend.detection import auc_interval, detected
+from pixeldefend.detection import auc_interval
 from pixeldefend.study.tables import wilson_interval
 
 INF = float("inf")
@@ -274,35 +274,3 @@ def test_complete_separation_has_wilsons_interval_for_the_smaller_kind():
 def test_too_few_scores_have_no_interval(clean, adversarial, mention):
     with pytest.raises(ValueError, match=mention):
         auc_interval(clean, adversarial)
-
-
-@pytest.mark.parametrize(
-    ("rate", "found"),
-    [(0.0, 1), (0.05, 1), (0.1, 3), (0.19, 3), (0.2, 3), (0.3, 4), (0.99, 5)],
-)
-def test_detected_counts_below_the_threshold_that_the_rate_allows(rate, found):
-    """Ten clean scores 1..10: at 0.1 one may be flagged, so what lies below 2 is found."""
-    clean, adversarial = torch.arange(1.0, 11.0).flip(0), torch.tensor([0.5, 1.0, 1.5, 3.5, 9.5])
-    assert detected(clean, adversarial, false_positive_rate=rate) == found
-
-
-def test_detected_agrees_with_the_roc_curve_and_keeps_the_rate_with_ties(generator):
-    clean = torch.rand(100, generator=generator).round(decimals=1)
-    adversarial = 0.6 * torch.rand(80, generator=generator).round(decimals=1)
-    for rate in (0.0, 0.01, 0.05, 0.29, 0.5):
-        thresholds = torch.cat([clean, adversarial, torch.tensor([-1.0])])
-        allowed = [t for t in thresholds if (clean <= t).double().mean() <= rate + 1e-9]
-        best = max((adversarial <= t).sum().item() for t in allowed)
-        assert detected(clean, adversarial, false_positive_rate=rate) == best
-
-
-@pytest.mark.parametrize("rate", [-0.1, 1.0, math.nan])
-def test_impossible_rates_are_refused(rate):
-    with pytest.raises(ValueError, match="false_positive_rate"):
-        detected(GOOD, GOOD, false_positive_rate=rate)
-
-
-@pytest.mark.parametrize(("clean", "adversarial"), [(GOOD[:0], GOOD), (torch.tensor([torch.nan]), GOOD)])
-def test_detected_refuses_empty_and_nan_scores(clean, adversarial):
-    with pytest.raises(ValueError, match="clean"):
-        detected(clean, adversarial, false_positive_rate=0.1)

@@ -47,18 +47,19 @@ def test_a_detection_table_has_areas_and_rates_with_intervals_and_the_number_of_
     positives = {"bim": far, "same, purified": same, "one": far[:1]}
     lines = tables.detection_table(positives, dict.fromkeys(positives, clean)).splitlines()
     assert len(lines) == 4, "one image has no interval and no row"
-    assert cells(lines[0]) == ["images", "n", "negatives", "AUC", "found in %, at 1&nbsp;% false positives",
-                               "found in %, at 5&nbsp;% false positives"]  # fmt: skip
+    assert cells(lines[0]) == ["images", "n", "negatives", "AUC", "found in %, p&nbsp;≤&nbsp;0.01",
+                               "found in %, p&nbsp;≤&nbsp;0.05"]  # fmt: skip
     assert cells(lines[2])[:3] == ["BIM", "50", "100"]
     assert cells(lines[2])[3].startswith("**0.990**<br>[0.")
-    assert cells(lines[2])[4:] == ["**100.0**<br>[92,&nbsp;100]"] * 2
+    assert cells(lines[2])[4] == "**0.0**<br>[0,&nbsp;8]<br>clean&nbsp;1.0"
+    assert cells(lines[2])[5] == "**100.0**<br>[92,&nbsp;100]<br>clean&nbsp;5.0"
     assert cells(lines[3])[0] == "same, purified" and cells(lines[3])[3].startswith("**0.500**<br>[0.4")
-    assert cells(lines[3])[4:] == ["**1.0**<br>[0,&nbsp;6]", "**5.0**<br>[2,&nbsp;12]"]
+    assert cells(lines[3])[4:] == ["**1.0**<br>[0,&nbsp;6]<br>clean&nbsp;1.0", "**5.0**<br>[2,&nbsp;12]<br>clean&nbsp;5.0"]
 
 
 def test_the_papers_negatives_add_a_column():
     clean, far = torch.linspace(0.01, 1, 100), torch.full((50,), 0.2)
-    line = tables.detection_table({"fgsm": far}, {"fgsm": clean}, rates=(0.5,), paper=({"fgsm": far}, far)).splitlines()[2]
+    line = tables.detection_table({"fgsm": far}, {"fgsm": clean}, levels=(0.5,), paper=({"fgsm": far}, far)).splitlines()[2]
     assert len(cells(line)) == 6 and cells(line)[5] == "**0.500**<br>[0.500,&nbsp;0.500]"
 
 
@@ -105,9 +106,11 @@ def test_means_have_intervals():
 
 
 @pytest.mark.parametrize(("shift", "verdict"), [(0.5, "yes"), (-0.5, "no"), (0.0, "undecided")])
-def test_an_order_holds_if_the_intervals_are_disjoint(shift, verdict):
-    values = torch.linspace(0, 1, 200)
-    groups = {"a": values, "b": values + shift, "c": values + 5}
+def test_an_order_holds_if_the_same_images_differ(shift, verdict):
+    """However much images differ among themselves."""
+    values = 100 * torch.linspace(0, 1, 200)
+    jitter = torch.tensor([-0.1, 0.1]).repeat(100)
+    groups = {"a": values, "b": values + shift + jitter, "c": values + 5}
     assert tables.holds(groups, ["a"], ["b"]) == verdict
     assert tables.holds(groups, ["a"], ["b", "c"]) == verdict
     assert tables.holds(groups, ["c"], ["b", "a"]) == "no"
@@ -132,7 +135,7 @@ def test_the_claims_of_figure_3(kinds):
     assert set(found.values()) == {"yes"} and len(found) == 7
     _, other = claims(kinds | {"deepfool": kinds["rand"], "clean": record(0, 200, bits=3.2)})
     changed = {claim for claim in found if other[claim] != found[claim]}
-    assert changed == {"clean p-values: uniformity is not rejected", "RAND, FGSM, BIM below DeepFool"}
+    assert changed == {"clean p-values: at most 0.05 from uniform", "RAND, FGSM, BIM below DeepFool"}
     assert tables.claims_summary(found) == "7 of 7 hold."
     assert tables.claims_summary({"a": "yes", "b": "no", "c": "undecided"}) == "1 of 3 hold, not: b (no); c (undecided)."
     table = tables.claims_table({"One": found, "Other": other}).splitlines()

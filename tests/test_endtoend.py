@@ -14,6 +14,7 @@ from pixeldefend.attacks import bim, bpda
 from pixeldefend.defenses import UnrolledPurification, gradient_flow
 from pixeldefend.study.conditions import EPS_ATTACK, PROFILES
 from pixeldefend.study.endtoend import attacks as endtoend
+from pixeldefend.study.endtoend import controls as endtoend_controls
 from pixeldefend.study.endtoend import figures as endtoend_figures
 from pixeldefend.study.endtoend import tables as endtoend_tables
 from pixeldefend.study.endtoend.attacks import SIZES, TEMPERATURES, Sizes, Watched
@@ -196,6 +197,7 @@ RESULTS = {
         }
     },
 }
+CONTROLS = {"labels": RESULTS["labels"], "bim": {"8": {"predictions": [1, 0, 2, 2]}}, "unlimited": {"predictions": [0] * 4}}
 REFERENCE = torch.linspace(0, 8, 99)
 
 
@@ -209,7 +211,7 @@ def test_outcomes_are_counted(found):
     assert found["bim", 8] == Outcome(images=4, right=2, flagged=1, broken=1, unseen=1, bits=4.5)
     assert found["bpda", 8] == Outcome(images=4, right=1, flagged=3, broken=2, unseen=1, bits=7.25)
     assert found["bpda", 8].accuracy == 25.0
-    assert endtoend_tables.fooled_by_one(RESULTS, 8) == (2, 1)
+    assert endtoend_tables.fooled_by_one(RESULTS, CONTROLS, 8) == (3, 1)
 
 
 def test_the_outcomes_table(found):
@@ -229,9 +231,30 @@ def test_the_claims_stand_side_by_side(found):
     table = endtoend_tables.claims_table({"fashion-mnist": found}).split("\n")
     assert len(table) == 5 and len({line.count("|") for line in table}) == 1
     assert table[-1] == "| this book | Fashion-MNIST | BPDA | 8 | 4 | **25.0**<br>[4,&nbsp;70] |"
-    summary = endtoend_tables.broken_summary(RESULTS, found, "fashion-mnist")
-    assert "$\\epsilon = 8$: BIM leaves 50.0 % of 4 images" in summary and "BPDA 25.0 %" in summary
-    assert "2 are wrong after BPDA only, 1 after BIM only" in summary
+    summary = endtoend_tables.broken_summary(RESULTS, CONTROLS, found, "fashion-mnist")
+    assert "$\\epsilon = 8$: BIM leaves 50.0 % of 4 images" in summary and "BPDA 75.0 %, and BPDA 25.0 %" in summary
+    assert "3 are wrong after BPDA only, 1 after BIM with as many steps only" in summary
+
+
+def test_the_table_of_controls():
+    sizes = {"fashion-mnist": Sizes(4, 50, 1, 1)}
+    table = endtoend_tables.controls_table({"fashion-mnist": CONTROLS}, {"fashion-mnist": RESULTS}, sizes).split("\n")
+    assert len(table) == 4 and len({line.count("|") for line in table}) == 1
+    assert table[2].startswith("| Fashion-MNIST, at most 50 steps | 8 | 4 | **50.0**<br>[15,&nbsp;85] | **75.0**<br>")
+    assert table[2].endswith("| **25.0**<br>[4,&nbsp;70] |")
+    assert table[3].endswith("| no limit | 4 |  |  | **0.0**<br>[0,&nbsp;49] |")
+
+
+def test_the_controls_are_bim_with_more_steps_and_bpda_without_a_limit(lab):
+    net, images, labels = lab.classifier(), lab.test.images, lab.test.labels
+    purify, found = PixelDefend(lab.density, eps_defend=32), endtoend_controls.controls(lab, SMALL)
+    for eps in EPS_ATTACK["fashion-mnist"]:
+        attacked = bim(net, images, labels, eps=eps, steps=SMALL.steps)
+        assert found["bim"][str(eps)]["predictions"] == predict(net, purify(attacked)).tolist()
+    anywhere = bpda(net, images, labels, purify=purify, eps=255, steps=SMALL.steps, step_size=8)
+    assert found["unlimited"]["predictions"] == predict(net, purify(anywhere)).tolist()
+    again = endtoend_controls.unaware(lab, SMALL)
+    assert endtoend_controls.classes({"labels": found["labels"], "bim": again}) == endtoend_controls.classes(found)
 
 
 def test_the_flow_table(through):

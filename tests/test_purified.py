@@ -88,11 +88,6 @@ def test_p_values_are_against_the_held_out_images(lab):
     assert bits["fgsm", 8].tolist() == [6, 7, 8, 9]
 
 
-def test_too_likely_counts_what_lies_above_the_clean_scores():
-    clean = torch.arange(1, 101).double() / 101
-    assert purified.too_likely(clean, torch.tensor([0.5, 0.94, 0.96, 1.0])) == 2
-
-
 def test_the_table_compares_with_the_clean_images_as_they_are(lab):
     before, after = purified.p_values_before_and_after(lab)
     lines = purified.purified_detection_table(before, after).splitlines()[2:]

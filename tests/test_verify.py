@@ -13,6 +13,7 @@ from pixeldefend.study.claims import choices
 from pixeldefend.study.conditions import ATTACKS, Profile
 from pixeldefend.study.detection import perturbations
 from pixeldefend.study.endtoend.attacks import SIZES, Sizes, around_purification, packed, sizes_of, through_purification
+from pixeldefend.study.endtoend.controls import controls
 from pixeldefend.study.measured import CHECKS
 from pixeldefend.study.purification import optimisation
 from pixeldefend.study.records import read_signed, write_signed
@@ -169,6 +170,7 @@ MADE = {
     "bits-carlini_wagner-eps8-rounding-nearest": lambda lab: perturbations.bits_rounded_to_nearest(lab),
     "lbfgs": lambda lab: optimisation.measured(lab, optimisation.SEARCHES["laptop"]),
     "end-to-end-unrolled": lambda lab: through_purification(lab, sizes_of(lab)),
+    "end-to-end-controls": lambda lab: controls(lab, sizes_of(lab)),
 }  # measurements, by their names
 
 
@@ -179,6 +181,7 @@ COLUMNS = {
                      ("mean", "largest")},
     "lbfgs": {"labels", *(f"{kind}, {what}" for kind in ("clean", "attacked", "greedy") for what in ("bits", "class"))},
     "end-to-end-unrolled": {"labels", "classes"},
+    "end-to-end-controls": {"labels", "BIM, eps 8", "BIM, eps 25"},
 }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from ..checks import check_eps
+from ..checks import check_count, check_eps
 from ._common import attack_in_batches, gradient_sign, step_within
 
 
@@ -18,11 +18,12 @@ def bim(
     labels: Tensor,
     *,
     eps: int,
+    steps: int | None = None,
     label_source: str = "true",
     batch_size: int = 100,
     progress: bool = False,
 ) -> Tensor:
-    """``X_{n+1} = Clip(X_n + sign(grad_X L(X_n, y)))``, from ``X_0 = X``, for `bim_iterations` steps of one level.
+    """``X_{n+1} = Clip(X_n + sign(grad_X L(X_n, y)))``, from ``X_0 = X``, in steps of one level.
 
     Clip keeps each image within eps levels of the original and within 0..255; L is the cross-entropy. There is no
     random start. The paper writes y for the label in every attack; the authors' BIM uses the true label, which is the
@@ -33,15 +34,19 @@ def bim(
         images: uint8 (N, C, H, W).
         labels: int64 (N,), the true classes; not used with ``label_source="predicted"``.
         eps: colour levels, an integer in 0..255; 0 returns a copy.
+        steps: how many, at least 1; by default as many as in the paper, `bim_iterations`.
         label_source: "true" or "predicted".
 
     Returns the adversarial images, uint8 (N, C, H, W), on the images' device. Raises ``TypeError`` or ``ValueError``
     for bad input, a network in training mode, and logits that are not (N, 10), not finite or not differentiable.
     """
 
+    if steps is not None:
+        check_count(steps, name="steps")
+
     def all_steps(clean: Tensor, chosen: Tensor) -> Tensor:
         levels = clean
-        for _ in range(bim_iterations(eps)):
+        for _ in range(bim_iterations(eps) if steps is None else steps):
             levels = step_within(levels, clean, gradient_sign(net, levels, chosen), eps)
         return levels
 

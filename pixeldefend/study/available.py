@@ -35,7 +35,8 @@ def shown(labs: dict[str, Lab]) -> str:
         text += " **So few show that everything runs, and nothing else: the text does not fit them.**"
     absent = [TITLES[data_set] for data_set in EPS_ATTACK if data_set not in labs]
     if absent:
-        text += f" {' and '.join(absent)} is left out: this book has no density of it, or no ResNet."
+        left, them = ("is", "it") if len(absent) == 1 else ("are", "them")
+        text += f" {' and '.join(absent)} {left} left out: this book has no density of {them}, or no ResNet."
     return text
 
 

@@ -117,9 +117,8 @@ class Condition:
 
     @property
     def is_dear(self) -> bool:
-        """Whether a profile takes fewer images: for attacks in `DEAR`, and where any but the first classifier purifies."""
-        first = (self.network, self.training) == ("resnet", "normal")
-        return self.attack in DEAR or (self.defence in PURIFYING and not first)
+        """Whether a profile takes fewer images: for attacks in `DEAR`."""
+        return self.attack in DEAR
 
     @property
     def through_median(self) -> bool:

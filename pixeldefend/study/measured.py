@@ -11,6 +11,7 @@ from .claims import choices
 from .conditions import SEARCHED
 from .detection import perturbations
 from .endtoend import attacks as endtoend
+from .endtoend import controls
 from .lab import Lab
 from .purification import optimisation
 
@@ -96,4 +97,8 @@ CHECKS = {  # by the name of the measurement
         tolerances={"clean, bits": "exact", "attacked, bits": "attacked", "greedy, bits": "purified"},
     ),
     endtoend.THROUGH: Check(_through_stored, _through_again),
+    controls.NAME: Check(
+        lambda lab: controls.classes(controls.controls(lab, endtoend.sizes_of(lab))),
+        controls.classes_again,
+    ),
 }

@@ -1,8 +1,8 @@
 """The paper's claims, each judged by a rule from what is on disk, and the tables of the report.
 
 A claim is a list of comparisons. It holds where all of them come out as the paper says, does not hold where none does, and
-holds in part in between, also where a comparison could not be made for want of a record. Nothing is computed for the
-report: a claim without any record is "not run".
+holds in part in between, also where a comparison could not be made for want of a record. It is undecided where none comes
+out so, but all of them might with more images. Nothing is computed for the report: a claim without any record is "not run".
 
 The claims themselves: `likelihood`, `accuracy` and `search`; `report` numbers them.
 """
@@ -25,7 +25,7 @@ from ..tables import percent_interval, wilson_interval
 LISTED = 3  # of what is lacking
 CHANCE = 0.05  # a p-value: from here on, chance explains a difference
 SIGNS = {"holds": "\N{BLACK CIRCLE}", "holds in part": "\N{CIRCLE WITH LEFT HALF BLACK}",
-         "does not hold": "\N{WHITE CIRCLE}", "not run": "\N{EN DASH}"}  # fmt: skip
+         "undecided": "?", "does not hold": "\N{WHITE CIRCLE}", "not run": "\N{EN DASH}"}  # fmt: skip
 VERDICTS = tuple(SIGNS)
 
 
@@ -119,7 +119,7 @@ class Judgement:
         if not passed:
             return "not run"
         if not any(passed):
-            return "does not hold"
+            return "undecided" if all(outcome.undecided for outcome in self.outcomes.values()) else "does not hold"
         return "holds" if all(passed) and not self.lacking else "holds in part"
 
     @property

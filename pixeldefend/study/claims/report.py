@@ -14,12 +14,10 @@ from ...classifiers.store import SIZES as NETWORK_SIZES
 from ...classifiers.store import build_classifier, classifier_name
 from ...pixelcnn import shipped_densities
 from ...weights import SCORES
-from .. import adaptive
 from ..available import TITLES
 from ..conditions import (
     DENSITIES,
     EPS_ATTACK,
-    PAPER_THRESHOLD,
     ROWS,
     UPPER_ROWS,
     Condition,
@@ -56,10 +54,10 @@ def scored(labs: Mapping[str, Lab]) -> list[str]:
 
 
 def listed(judgements: Sequence[Judgement], numbers: Mapping[Claim, int]) -> str:
-    """In a few sentences, in Markdown: what does not hold, and what holds in part, by number and text, with what is known of
-    the reasons; and what was not run, by number."""
+    """In a few sentences, in Markdown: what does not hold, is undecided, or holds in part, by number and text, with what is
+    known of the reasons; and what was not run, by number."""
     lines = []
-    for verdict in ("does not hold", "holds in part"):
+    for verdict in ("does not hold", "undecided", "holds in part"):
         found = [f"({numbers[of.claim]}) *{of.claim.text}* {of.why} {of.reasons}".rstrip()
                  for of in judgements if of.verdict == verdict]  # fmt: skip
         lines += [f"**{verdict.capitalize()}:**", "", *(f"- {text}" for text in found), ""] if found else []
@@ -87,8 +85,7 @@ def not_run_table(labs: Iterable[Lab]) -> str:
         lines += [f"| {title}: {what} | {why} |" for what, why in _lacking(lab)]
         if lab.profile.images and lab.missing().keys() != set(ROWS):
             lines.append(f"| {title}: all 10,000 test images | to save time: the first {lab.profile.images:,} are taken, "
-                         f"and {lab.profile.dear_images:,} of them under DeepFool and CW, and with PixelDefend before any "
-                         "classifier but the ResNet with normal training |")  # fmt: skip
+                         f"and {lab.profile.dear_images:,} of them under DeepFool and CW |")  # fmt: skip
         lines += [f"| {title}: {what} | to save time: {less} |" for what, less in _on_less(lab)]
     return "\n".join(lines)
 
@@ -162,12 +159,6 @@ class PrintedLab:
         right = round(paper_accuracy(condition, eps=eps) / 100 * self.images)
         order = torch.randperm(self.images, generator=torch.Generator().manual_seed(crc32(condition.name.encode())))
         return Record({}, list(range(self.images)), [0] * self.images, (order >= right).int().tolist(), [])
-
-    def held_out(self, *names) -> dict[str, adaptive.Outcome]:
-        return {"clean": adaptive.Outcome([], [], [])}
-
-    def threshold(self, *names) -> float:
-        return PAPER_THRESHOLD[self.data_set]
 
 
 def judged_on_the_paper(data_set: str, images: int = 10_000) -> dict[Claim, Judgement]:

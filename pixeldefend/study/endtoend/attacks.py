@@ -95,7 +95,7 @@ def through_purification(lab: Lab, sizes: Sizes) -> dict:
         }
 
     true = lab.test.labels[: sizes.flow_images]
-    config = _config(lab, _parts(lab, sizes), true, sizes=("flow_images", "bim_images", "side"), of=sizes)
+    config = configuration(lab, _parts(lab, sizes), true, sizes=("flow_images", "bim_images", "side"), of=sizes)
     config |= {} if sizes.side is None else {"labels": "seen after purification"}
     config |= {"temperatures": TEMPERATURES, "bim_temperature": BIM_TEMPERATURE, "bim_eps": BIM_EPS}
     return lab.measurement(THROUGH, config | {"bim_steps": bim_iterations(BIM_EPS)}, measure)
@@ -181,7 +181,7 @@ def around_purification(lab: Lab, sizes: Sizes) -> dict:
         attacks, gallery = ({eps: pair[n] for eps, pair in found.items()} for n in (0, 1))
         return {"labels": labels.tolist(), "clean": outcome(images, purify(images)), "attacks": attacks, "gallery": gallery}
 
-    config = _config(lab, images, labels, sizes=("images", "steps"), of=sizes)
+    config = configuration(lab, images, labels, sizes=("images", "steps"), of=sizes)
     return lab.measurement(AROUND, config | {"eps": EPS_ATTACK[lab.data_set], "gallery": lab.profile.gallery}, measure)
 
 
@@ -251,7 +251,8 @@ def denormals_flushed() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def _config(lab: Lab, images: Tensor, labels: Tensor, *, sizes: Sequence[str], of: Sizes) -> dict:
+def configuration(lab: Lab, images: Tensor, labels: Tensor, *, sizes: Sequence[str], of: Sizes) -> dict:
+    """What decides a measurement on ``images`` and their ``labels``; ``sizes`` names those of a lab's sizes that do."""
     return {
         **{name: asdict(of)[name] for name in sizes},
         "data": tensor_digest(images, labels),

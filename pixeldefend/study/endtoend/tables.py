@@ -62,9 +62,13 @@ def right(cell: Mapping, labels: Sequence[int]) -> Tensor:
     return torch.tensor(cell["predictions"][:count]) == torch.tensor(labels[:count])
 
 
-def fooled_by_one(results: Mapping, eps: int) -> tuple[int, int]:
-    """Of the images, how many only BPDA made wrong after purification, and how many only BIM."""
-    aware, unaware = (right(results["attacks"][str(eps)][attack], results["labels"]) for attack in ("bpda", "bim"))
+def fooled_by_one(results: Mapping, controls: Mapping, eps: int) -> tuple[int, int]:
+    """Of the images, how many only BPDA made wrong after purification, and how many only BIM with as many steps.
+
+    ``results`` and ``controls``: what `attacks.around_purification` and `controls.controls` returned.
+    """
+    cells = results["attacks"][str(eps)]["bpda"], controls["bim"][str(eps)]
+    aware, unaware = (right(cell, results["labels"]) for cell in cells)
     return int((unaware & ~aware).sum()), int((aware & ~unaware).sum())
 
 
@@ -160,15 +164,35 @@ def claims_table(found: Mapping[str, Mapping[tuple[str, int], Outcome]]) -> str:
     return "\n".join(lines)
 
 
-def broken_summary(results: Mapping, found: Mapping[tuple[str, int], Outcome], data_set: str) -> str:
-    """A Markdown list, an item for each eps: what BPDA leaves, and what BIM does that does not know of the defence."""
+def controls_table(controls: Mapping[str, Mapping], around: Mapping[str, Mapping], sizes: Mapping[str, Sizes]) -> str:
+    """Accuracy behind purification by data set and eps, in Markdown with 95 % Wilson intervals: after BIM, after BIM with as
+    many steps as BPDA, after BPDA, and after BPDA without a limit.
+
+    ``controls`` and ``around``: by data set, what the functions of these names returned with these ``sizes``.
+    """
+    heads = ["", "eps", "n", "BIM, unaware,<br>steps as in the paper", "BIM, unaware,<br>steps as BPDA", "BPDA"]
+    lines = ["| " + " | ".join(heads) + " |", "|---|:-:|--:|" + ":-:|" * (len(heads) - 3)]
+    for data_set, results in controls.items():
+        labels, title = results["labels"], f"{TITLES[data_set]}, at most {sizes[data_set].steps} steps"
+        rows = {eps: [of["bim"], results["bim"][eps], of["bpda"]] for eps, of in around[data_set]["attacks"].items()}
+        for eps, cells in (rows | {"no limit": [None, None, results["unlimited"]]}).items():
+            shares = [_share(int(right(of, labels).sum()), len(labels)) if of else "" for of in cells]
+            lines.append("| " + " | ".join([title, eps, str(len(labels)), *shares]) + " |")
+    return "\n".join(lines)
+
+
+def broken_summary(results: Mapping, controls: Mapping, found: Mapping[tuple[str, int], Outcome], data_set: str) -> str:
+    """A Markdown list, an item for each eps: what BPDA leaves, and what BIM does that does not know of the defence; results
+    and controls as for `fooled_by_one`."""
     items = []
     for (attack, eps), cell in found.items():
         if attack == "bpda":
-            aware, unaware = fooled_by_one(results, eps)
+            aware, unaware = fooled_by_one(results, controls, eps)
+            longer = 100 * int(right(controls["bim"][str(eps)], results["labels"]).sum()) / cell.images
             items.append(
                 f"- {TITLES[data_set]}, $\\epsilon = {eps}$: BIM leaves {found['bim', eps].accuracy:.1f} % of {cell.images} "
-                f"images right after purification, BPDA {cell.accuracy:.1f} %. Of the same images, {aware} are wrong after "
-                f"BPDA only, {unaware} after BIM only."
+                f"images right after purification, with as many steps as BPDA {longer:.1f} %, and BPDA "
+                f"{cell.accuracy:.1f} %. Of the same images, {aware} are wrong after BPDA only, {unaware} after BIM with as "
+                "many steps only."
             )
     return "\n".join(items)

@@ -8,16 +8,17 @@ from torch import Tensor
 
 from ...classifiers import predict
 from ...defenses import PixelDefend
-from ...detection import ROC, detected, p_values, roc
+from ...detection import ROC, p_values, roc
 from ...images import Images
 from ..available import first_fooled
 from ..conditions import ATTACKS, EPS_DEFEND, LOWER_ROWS, Condition, attacks_with_eps
-from ..detection.tables import auc_cell, detected_cell, paired
+from ..detection.tables import LEVELS, auc_cell, flagged_cell, paired
 from ..figures import label
 from ..lab import Lab
 from ..tables import percent_interval
 
 WRONG = "\N{BALLOT X}\N{NO-BREAK SPACE}"  # before the name of a wrong class
+TOO_LIKELY = 0.95  # a p-value
 Scores = dict[tuple[str, int], Tensor]  # by attack and eps; ("clean", 0) too
 
 
@@ -84,19 +85,20 @@ def purified_detection_table(before: Mapping, after: Mapping) -> str:
     """Figure 6b in numbers, as a Markdown table: p-values of clean and attacked images, before and after purification.
 
     The negatives are the clean images as they are, for each attack those that it was given. The last two columns ask other
-    questions: how many purified images are *too* likely, at 5 % of false positives; and whether they can be told from the
-    same images, not attacked and purified.
+    questions: how many purified images are *too* likely, with a p-value above `TOO_LIKELY`; and whether they can be told
+    from the same images, not attacked and purified.
     Both arguments are as `p_values_before_and_after` gives them.
     """
-    heads = ["images", "n", "AUC<br>before", "AUC<br>purified", "found in %,<br>at 1&nbsp;%", "found in %,<br>at 5&nbsp;%",
-             "too likely in %,<br>at 5&nbsp;%", "AUC against<br>purified clean"]  # fmt: skip
+    heads = ["images", "n", "AUC<br>before", "AUC<br>purified"]
+    heads += [f"found in %,<br>p&nbsp;≤&nbsp;{level:g}" for level in LEVELS]
+    heads += [f"too likely in %,<br>p&nbsp;>&nbsp;{TOO_LIKELY:g}", "AUC against<br>purified clean"]
     lines = ["| " + " | ".join(heads) + " |", "|---|--:|" + ":-:|" * (len(heads) - 2)]
     for (kind, eps), values in after.items():
         clean = paired(before["clean", 0], values)
         cells = [label(kind) + (f", eps {eps}" if eps else ""), f"{len(values)}"]
         cells += [auc_cell(clean, before[kind, eps]) if eps else "", auc_cell(clean, values)]
-        cells += [detected_cell(clean, values, false_positive_rate=rate) for rate in (0.01, 0.05)]
-        likely = too_likely(clean, values)
+        cells += [flagged_cell(clean, values, level=level) for level in LEVELS]
+        likely = int((values > TOO_LIKELY).sum())
         cells.append(f"**{100 * likely / len(values):.1f}**<br>{percent_interval(likely, len(values))}")
         cells.append(auc_cell(*behind(after, kind, eps)) if eps else "")
         lines.append("| " + " | ".join(cells) + " |")
@@ -115,11 +117,6 @@ def roc_after(before: Mapping, after: Mapping, eps: int) -> dict[str, ROC]:
     return {kind: roc(paired(before["clean", 0], after[kind, of]), after[kind, of]) for kind, of in kinds.items()}
 
 
-def too_likely(clean: Tensor, purified: Tensor) -> int:
-    """How many scores lie above the threshold that 5 % of the clean ones exceed at most."""
-    return detected(-clean, -purified, false_positive_rate=0.05)
-
-
 def in_words(before: Mapping, after: Mapping, eps: int) -> str:
     """What purification does to p-values, in a few sentences of Markdown; arguments as for `purified_detection_table`."""
     kinds = [(attack, eps) for attack in ATTACKS]
@@ -130,8 +127,8 @@ def in_words(before: Mapping, after: Mapping, eps: int) -> str:
 
     return (
         f"Before purification, {percent([before[kind] <= 0.05 for kind in kinds])} of the images (according to the attack) "
-        f"have a p-value of at most 0.05, after it {percent([after[kind] <= 0.05 for kind in kinds])}. Above 0.95 lie "
-        f"{percent([after[kind] > 0.95 for kind in kinds])} of the purified images, and "
-        f"{100 * (after['clean', 0] > 0.95).double().mean():.0f} % of the purified clean ones; of clean images as they are, "
-        f"{100 * (before['clean', 0] > 0.95).double().mean():.0f} %."
+        f"have a p-value of at most 0.05, after it {percent([after[k] <= 0.05 for k in kinds])}. "
+        f"Above {TOO_LIKELY:g} lie {percent([after[kind] > TOO_LIKELY for kind in kinds])} of the purified images, and "
+        f"{100 * (after['clean', 0] > TOO_LIKELY).double().mean():.0f} % of the purified clean ones; of clean images as "
+        f"they are, {100 * (before['clean', 0] > TOO_LIKELY).double().mean():.0f} %."
     )
