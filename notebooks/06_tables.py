@@ -25,6 +25,7 @@ from pixeldefend.study.conditions import (
     THRESHOLD_IMAGES,
     UPPER_ROWS,
 )  # fmt: skip
+from pixeldefend.study.purification.figures import threshold_figure
 from pixeldefend.study.shipped import earlier
 
 figures.use_style()
@@ -171,7 +172,7 @@ for name, outcome in outcomes.items():
         held_out = 100 * outcome["clean"].accuracy(limit)
         glue(f"{PREFIXES[name]}held_out_{which}", held_out, display=False)
 glue("n_held_out", THRESHOLD_IMAGES, display=False)
-adaptive.threshold_figure(outcomes[lab.data_set], EPS_ATTACK[lab.data_set], paper=PAPER_THRESHOLD[lab.data_set])
+threshold_figure(outcomes[lab.data_set], EPS_ATTACK[lab.data_set], paper=PAPER_THRESHOLD[lab.data_set])
 
 # %% [markdown]
 # The rule gives {glue:text}`threshold:.1f` bits per dimension on {glue:text}`n_held_out:,d` held-out images (the paper:

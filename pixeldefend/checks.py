@@ -5,6 +5,7 @@ is an integer number of colour levels (the paper, section 2.1). Each check retur
 (wrong kind of thing) or a ``ValueError`` (right kind, wrong value) that says what was given and what is allowed.
 """
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +25,22 @@ def check_images(images: Tensor, *, channels: int | None = None, name: str = "im
         raise ValueError(f"{name} must have {channels} channel(s), not {images.shape[1]}")
 
 
+def check_pixels(pixels: Tensor) -> None:
+    """Refuse anything but a floating-point tensor of shape (N, C, H, W); the values are the caller's to check."""
+    if not isinstance(pixels, Tensor) or not pixels.is_floating_point():
+        given = pixels.dtype if isinstance(pixels, Tensor) else type(pixels).__name__
+        raise TypeError(f"pixels must be a floating-point tensor with values in [0, 1], not {given}")
+    if pixels.ndim != 4:
+        raise ValueError(f"pixels must have shape (N, C, H, W), not {tuple(pixels.shape)}")
+
+
+def check_purified(purified: Tensor, images: Tensor) -> None:
+    """Refuse what a purifier made of uint8 ``images`` unless it is uint8 and of their shape."""
+    check_images(purified, name="purify's result")
+    if purified.shape != images.shape:
+        raise ValueError(f"purify must keep the shape {tuple(images.shape)}, not return {tuple(purified.shape)}")
+
+
 def check_labels(labels: Tensor, images: Tensor, *, classes: int = CLASSES) -> None:
     """Refuse anything but an int64 tensor with one label in 0..classes-1 for each image, on the images' device."""
     if not isinstance(labels, Tensor):
@@ -40,7 +57,7 @@ def check_labels(labels: Tensor, images: Tensor, *, classes: int = CLASSES) -> N
 
 def check_eps(eps: int, *, name: str = "eps") -> None:
     """Refuse anything but an integer in 0..255: eps counts colour levels."""
-    if isinstance(eps, bool) or not isinstance(eps, int):
+    if not _is_integer(eps):
         raise TypeError(f"{name} must be an integer number of colour levels (0..255), not {eps!r}")
     if not 0 <= eps < LEVELS:
         raise ValueError(f"{name} must lie in 0..255 colour levels, not {eps}")
@@ -71,7 +88,13 @@ def check_choice(value: str, allowed, *, name: str) -> None:
 
 def check_count(value: int, *, name: str) -> None:
     """Refuse anything but a positive integer."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if not _is_integer(value):
         raise TypeError(f"{name} must be an integer, not {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, not {value}")
+
+
+def _is_integer(value: object) -> bool:
+    """Python's integers, and those that numpy gives of itself; no bool, and nothing that would wrap around in the sums to
+    come, as numpy's small and unsigned integers and tensors do."""
+    return isinstance(value, int | np.int32 | np.int64) and not isinstance(value, bool)

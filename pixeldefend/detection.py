@@ -12,10 +12,12 @@ valid. Both can be given here.
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .pixelcnn import PixelCNN
+from .pixelcnn.precision import dtype_of
 
 Z_95 = 1.959964  # two-sided 95 % quantile of the normal distribution
 
@@ -30,22 +32,27 @@ def p_values(scores: Tensor, reference: Tensor) -> Tensor:
     Raises:
         TypeError, ValueError: other shapes, no reference scores, or NaN.
     """
-    for name, values in (("scores", scores), ("reference", reference)):
-        if not isinstance(values, Tensor) or not values.is_floating_point():
-            raise TypeError(f"{name} must be a floating-point tensor")
-        if values.ndim != 1:
-            raise ValueError(f"{name} must have shape (N,), not {tuple(values.shape)}")
-        if values.isnan().any():
-            raise ValueError(f"{name} contain NaN")
-    if not len(reference):
-        raise ValueError("reference must hold at least one score")
+    _check_scores(scores, 0, name="scores")
+    _check_scores(reference, 1, name="reference")
     no_more_likely = torch.searchsorted(reference.double().sort().values, scores.double(), right=True)
     return (no_more_likely + 1).double() / (len(reference) + 1)
 
 
+def _check_scores(values: Tensor, least: int, *, name: str) -> None:
+    """Refuse anything but a floating-point tensor (N,) of ``least`` scores or more, none of them NaN."""
+    if not isinstance(values, Tensor) or not values.is_floating_point():
+        raise TypeError(f"{name} must be a floating-point tensor")
+    if values.ndim != 1:
+        raise ValueError(f"{name} must have shape (N,), not {tuple(values.shape)}")
+    if len(values) < least:
+        raise ValueError(f"{name} must hold at least {least} score(s), not {len(values)}")
+    if values.isnan().any():
+        raise ValueError(f"{name} contain NaN")
+
+
 @dataclass(frozen=True)
 class ROC:
-    """A receiver operating characteristic: rates, one per threshold, and the area under the curve."""
+    """A receiver operating characteristic: rates, one per threshold, float64 on the CPU, and the area under the curve."""
 
     false_positive_rate: Tensor
     true_positive_rate: Tensor
@@ -56,19 +63,21 @@ def roc(clean: Tensor, adversarial: Tensor) -> ROC:
     """How well small p-values (or any score that is smaller for adversarial images) tell the two apart.
 
     Args:
-        clean: (M,) scores of the negatives; the paper uses training images here (figure 6).
-        adversarial: (K,) scores of the positives.
+        clean: (M,) floats, scores of the negatives; the paper uses training images here (figure 6).
+        adversarial: (K,) floats, scores of the positives.
 
     Raises:
-        ValueError: an empty or NaN input.
+        TypeError, ValueError: other shapes, no scores, or NaN.
+        ImportError: scikit-learn is not installed.
     """
-    from sklearn.metrics import roc_auc_score, roc_curve
-
-    for name, values in (("clean", clean), ("adversarial", adversarial)):
-        if not len(values) or values.isnan().any():
-            raise ValueError(f"{name} must hold at least one score, and no NaN")
-    truth = torch.cat([torch.zeros(len(clean)), torch.ones(len(adversarial))]).numpy()
-    suspicion = -torch.cat([clean, adversarial]).double().numpy()
+    _check_scores(clean, 1, name="clean")
+    _check_scores(adversarial, 1, name="adversarial")
+    try:
+        from sklearn.metrics import roc_auc_score, roc_curve
+    except ImportError as error:
+        raise ImportError("a ROC needs scikit-learn, of the extra \"stats\": pip install scikit-learn") from error
+    suspicion = -torch.cat([clean.cpu(), adversarial.cpu()]).double().numpy()
+    truth = np.repeat([0, 1], [len(clean), len(adversarial)])
     false_positive, true_positive, _ = roc_curve(truth, suspicion)
     return ROC(torch.from_numpy(false_positive), torch.from_numpy(true_positive), float(roc_auc_score(truth, suspicion)))
 
@@ -89,11 +98,10 @@ def auc_interval(clean: Tensor, adversarial: Tensor) -> tuple[float, float]:
         adversarial: (K,) scores of the positives, K >= 2.
 
     Raises:
-        ValueError: fewer than two scores of a kind, or NaN.
+        TypeError, ValueError: other shapes, fewer than two scores of a kind, or NaN.
     """
-    for name, values in (("clean", clean), ("adversarial", adversarial)):
-        if len(values) < 2 or values.isnan().any():
-            raise ValueError(f"{name} must hold at least two scores, and no NaN")
+    _check_scores(clean, 2, name="clean")
+    _check_scores(adversarial, 2, name="adversarial")
     of_clean = _share_below(clean, adversarial)  # of the adversarial scores, how many lie below each clean one
     of_adversarial = 1 - _share_below(adversarial, clean)  # of the clean scores, how many lie above each adversarial one
     auc = of_adversarial.mean().item()
@@ -121,13 +129,19 @@ class LikelihoodDetector:
     Args:
         density: a `PixelCNN` in eval mode.
         reference_bits: (N,) floats, bits per dimension of the reference images.
-        precision: of the network's arithmetic when images are scored.
+        precision: of the network's arithmetic when images are scored, "float32" or "bfloat16".
+
+    Raises:
+        TypeError, ValueError: no `PixelCNN`, another precision, and reference bits of another shape, none, NaN or negative.
     """
 
     def __init__(self, density: PixelCNN, reference_bits: Tensor, *, precision: str = "float32"):
         if not isinstance(density, PixelCNN):
             raise TypeError(f"density must be a PixelCNN, not {type(density).__name__}")
-        p_values(-reference_bits[:1], -reference_bits)  # refuses what cannot serve as a reference
+        dtype_of(precision)  # refuses an unknown one
+        _check_scores(reference_bits, 1, name="reference_bits")
+        if (reference_bits < 0).any():
+            raise ValueError("reference_bits: bits per dimension are never negative; were log-likelihoods passed?")
         self.density, self.reference_bits, self.precision = density, reference_bits.cpu(), precision
 
     @classmethod

@@ -77,7 +77,7 @@ def batch_indices(plan: Plan, step: int) -> Tensor:
     """The examples of one step: a fresh permutation every epoch, its incomplete last batch dropped."""
     epoch, position = divmod(step, plan.examples // plan.batch_size)
     generator = torch.Generator().manual_seed(_mix(plan.seed, epoch))
-    order = torch.randperm(plan.examples, generator=generator)
+    order = torch.randperm(plan.examples, generator=generator, device=generator.device)
     return order[position * plan.batch_size : (position + 1) * plan.batch_size]
 
 
@@ -142,7 +142,7 @@ def run(job: Job, plan: Plan, folder: Path, *, progress: bool = True) -> int:
     stop, stopped = _StopRequest(), False
     started = saved = time.monotonic()
     last_moment = started + 60 * (math.inf if plan.minutes is None else plan.minutes)
-    bar = tqdm(total=plan.steps, initial=done, unit="step", disable=None if progress and first else True)
+    bar = tqdm(total=plan.steps, initial=done, unit="step", disable=not (progress and first))
     with stop, bar:
         while done < plan.steps and not stopped:
             with seeded(plan.seed, done):

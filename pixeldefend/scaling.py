@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .checks import check_images
+from .checks import check_images, check_pixels
 
 TOP = 255  # the highest level
 
@@ -25,11 +25,7 @@ def from_unit(pixels: Tensor) -> Tensor:
     Raises ``TypeError`` for anything but a floating-point tensor; ``ValueError`` for NaN and for values that do not
     round to a level in 0..255.
     """
-    if not isinstance(pixels, Tensor) or not pixels.is_floating_point():
-        given = pixels.dtype if isinstance(pixels, Tensor) else type(pixels).__name__
-        raise TypeError(f"pixels must be a floating-point tensor with values in [0, 1], not {given}")
-    if pixels.ndim != 4:
-        raise ValueError(f"pixels must have shape (N, C, H, W), not {tuple(pixels.shape)}")
+    check_pixels(pixels)
     levels = (pixels.float() * TOP).round()
     if not ((levels >= 0) & (levels <= TOP)).all():  # also false for NaN
         raise ValueError(f"pixels must lie in [0, 1], found {float(pixels.min()):.4g}..{float(pixels.max()):.4g}")

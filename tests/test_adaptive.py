@@ -14,9 +14,9 @@ from pixeldefend.study.adaptive import (
     choose_threshold,
     outcomes,
     strongest_accuracy,
-    threshold_figure,
     thresholds,
 )
+from pixeldefend.study.purification.figures import threshold_figure
 
 LIKELY, MIDDLING, UNLIKELY = 2.05, 3.05, 4.05
 

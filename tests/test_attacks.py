@@ -2,6 +2,7 @@
 
 import inspect
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -267,9 +268,27 @@ def test_no_images(name):
 
 
 def test_progress_bar(images, labels, capsys):
-    for progress in (True, False):
-        fgsm(linear(), images, labels, eps=1, progress=progress)
-        assert capsys.readouterr().err == ""  # no terminal: no bar
+    """It is there when it is asked for, terminal or not: a notebook is none."""
+    fgsm(linear(), images, labels, eps=1, progress=True)
+    assert f"{len(images)}/{len(images)}" in capsys.readouterr().err
+    fgsm(linear(), images, labels, eps=1)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_eps_may_be_a_number_of_numpy_s(name, images, labels):
+    assert torch.equal(run(name, small_net(), images, labels, eps=np.int64(8)),
+                       run(name, small_net(), images, labels, eps=8))  # fmt: skip
+    with pytest.raises(TypeError, match="colour levels"):
+        run(name, small_net(), images, labels, eps=np.uint8(8))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_torch_s_default_device_does_not_matter(name, images, labels):
+    net = small_net()
+    expected = run(name, net, images, labels, eps=8)
+    with torch.device("meta"):
+        assert torch.equal(run(name, net, images, labels, eps=8), expected)
 
 
 def test_attacks_take_the_same_arguments():

@@ -112,6 +112,14 @@ def test_a_constant_of_zero_is_a_wall(constant, free, images, monkeypatch):
     assert len(beyond) > 60 and any(beyond) == free
 
 
+def test_tuned_does_not_depend_on_torch_s_default_device(images):
+    net = random_net()
+    labels = predict(net, images)
+    expected = carlini_wagner(net, images[:3], labels[:3], eps=8, setting="tuned")
+    with torch.device("meta"):
+        assert torch.equal(carlini_wagner(net, images[:3], labels[:3], eps=8, setting="tuned"), expected)
+
+
 def test_tuned_depends_on_no_batch_and_no_generator(images):
     """Its starts are random, but the same for every image and every call."""
     net, images = random_net(), images[:6]

@@ -1,5 +1,6 @@
 """Each check accepts what the conventions allow, and refuses the rest with one line saying what was given."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,6 +19,12 @@ ACCEPTED = {
     "labels, more classes": lambda: checks.check_labels(LABELS + 1, IMAGES, classes=11),
     "eps 0": lambda: checks.check_eps(0),
     "eps 255": lambda: checks.check_eps(255),
+    "eps, numpy's": lambda: checks.check_eps(np.int64(8)),
+    "eps, of an array": lambda: checks.check_eps(np.arange(9, dtype=np.int32)[8]),
+    "count": lambda: checks.check_count(1, name="steps"),
+    "count, numpy's": lambda: checks.check_count(np.int64(300), name="steps"),
+    "pixels": lambda: checks.check_pixels(IMAGES.double()),
+    "purified": lambda: checks.check_purified(IMAGES.clone(), IMAGES),
     "eval mode": lambda: checks.check_eval_mode(nn.Linear(1, 1).eval()),
     "generator": lambda: checks.check_generator(torch.Generator()),
     "choice": lambda: checks.check_choice("b", ("a", "b"), name="letter"),
@@ -42,6 +49,16 @@ REFUSED = {
     "eps, a fraction": (lambda: checks.check_eps(8 / 255), TypeError, "colour levels"),
     "eps, negative": (lambda: checks.check_eps(-1), ValueError, "-1"),
     "eps, 256": (lambda: checks.check_eps(256), ValueError, "256"),
+    "eps, numpy's bool": (lambda: checks.check_eps(np.True_), TypeError, "True"),
+    "eps, would wrap around": (lambda: checks.check_eps(np.uint8(200)), TypeError, "200"),
+    "eps, a tensor": (lambda: checks.check_eps(torch.tensor(8)), TypeError, "tensor(8)"),
+    "eps, numpy's, 256": (lambda: checks.check_eps(np.int64(256)), ValueError, "256"),
+    "count, a bool": (lambda: checks.check_count(True, name="steps"), TypeError, "steps must be an integer, not True"),
+    "count, numpy's, 0": (lambda: checks.check_count(np.int64(0), name="steps"), ValueError, "at least 1"),
+    "pixels, levels": (lambda: checks.check_pixels(IMAGES), TypeError, "uint8"),
+    "pixels, three axes": (lambda: checks.check_pixels(IMAGES[0].float()), ValueError, "(1, 4, 4)"),
+    "purified, floats": (lambda: checks.check_purified(IMAGES / 255, IMAGES), TypeError, "purify's result"),
+    "purified, cut": (lambda: checks.check_purified(IMAGES[:2], IMAGES), ValueError, "keep the shape (3, 1, 4, 4)"),
     "eps, by name": (lambda: checks.check_eps(-1, name="eps_defend"), ValueError, "eps_defend must"),
     "training mode": (lambda: checks.check_eval_mode(nn.Linear(1, 1).train()), ValueError, ".eval()"),
     "no module": (lambda: checks.check_eval_mode(torch.relu), TypeError, "torch.nn.Module"),

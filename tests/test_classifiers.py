@@ -11,6 +11,7 @@ from torch import nn
 
 from pixeldefend import paths
 from pixeldefend.classifiers import ResNet, accuracy, load_classifier, predict, save_classifier, saved_classifiers
+from pixeldefend.classifiers.inference import predict_pixels
 from pixeldefend.classifiers.resnet import Activation
 from pixeldefend.classifiers.standardise import standardise
 from pixeldefend.classifiers.store import SIZES, build_classifier, rounded
@@ -168,6 +169,12 @@ def test_predict_and_accuracy(images):
     assert predict(model, images[:0]).shape == (0,)
 
 
+def test_predictions_of_pixels_are_those_of_their_levels(images):
+    model = tiny()
+    assert torch.equal(predict_pixels(model, images / 255), predict(model, images))
+    assert torch.equal(predict_pixels(model, images.double() / 255), predict(model, images))
+
+
 def test_prediction_does_not_depend_on_the_batch(images):
     model = tiny()
     assert torch.equal(predict(model, images, batch_size=2), predict(model, images))
@@ -177,6 +184,11 @@ BAD_PREDICTIONS = {
     "float images": (lambda i: predict(tiny(), i.float()), TypeError, "uint8"),
     "too many channels": (lambda i: predict(tiny(), i.expand(-1, 3, -1, -1)), ValueError, "(1, H, W)"),
     "odd sides": (lambda i: predict(tiny(), i[..., :6, :6]), ValueError, "(1, 6, 6)"),
+    "pixels as levels": (lambda i: predict_pixels(tiny(), i), TypeError, "floating-point"),
+    "pixels up to 255": (lambda i: predict_pixels(tiny(), i.float()), ValueError, "[0, 1], found"),
+    "pixels below 0": (lambda i: predict_pixels(tiny(), i / 255 - 0.01), ValueError, "found -0.0"),
+    "pixels, nan": (lambda i: predict_pixels(tiny(), i / 255 + math.nan), ValueError, "nan"),
+    "pixels, three axes": (lambda i: predict_pixels(tiny(), i[0] / 255), ValueError, "(N, C, H, W)"),
     "training mode": (lambda i: predict(tiny().train(), i), ValueError, "training mode"),
     "batch size 0": (lambda i: predict(tiny(), i, batch_size=0), ValueError, "at least 1"),
     "nine classes": (lambda i: predict(nn.Sequential(nn.Flatten(), nn.Linear(64, 9)).eval(), i), ValueError, "(7, 10)"),

@@ -20,7 +20,7 @@ from pixeldefend.loop import TimeIsUp
 from pixeldefend.pages import BookError
 from pixeldefend.pixelcnn import shipped_densities
 from pixeldefend.pixelcnn.training import train_density
-from pixeldefend.study.records import load_record
+from pixeldefend.study.records import Record, load_record, save_record
 
 COUNT = 7
 
@@ -30,6 +30,7 @@ def lab(tmp_path, monkeypatch):
     """A folder with a tiny density, a tiny classifier and a file of images; short chunks; it is the working folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(chunks, "CHUNK", 2)
+    monkeypatch.setattr(images, "SMALLEST_BATCH", 1)
     small_density(1).save_pretrained("density")
     net = ResNet(channels=1, width=2, units=1)
     net.reset_parameters(torch.Generator().manual_seed(0))
@@ -161,6 +162,17 @@ def test_the_density_is_the_best_one_shipped_unless_it_is_given(data_set, lab, m
     assert asked == [images.Lab(data_set).density_name] and asked[0] in shipped_densities()
 
 
+def test_the_reference_scores_of_a_density_in_a_folder_go_by_the_folder_s_name(lab, monkeypatch, capsys):
+    monkeypatch.setattr(paths, "RECORDS", lab / "records")
+    density = small_density(1)
+    config = {"density": fingerprint(density), "precision": "float32"}
+    bits = density.bits_per_dim(random_images(9, 1, 8, 8, seed=3)).double().tolist()
+    save_record(Record(config, list(range(9)), [], [], bits), lab / "records" / "reference" / "density-held-out.json")
+    for folder in ("density", "./density/", str(lab / "density")):
+        assert run(f"score in.npz --density {folder} --reference held-out --output out.npz --force") == 0
+        assert "against 9 reference images" in capsys.readouterr().out
+
+
 def test_images_come_from_a_data_set_too(lab):
     assert run("score fashion-mnist --limit 3 --density density --output out.npz") == 0
     images = load_images("fashion-mnist", "test", limit=3).images
@@ -218,6 +230,32 @@ def test_book_passes_its_options_on_and_says_where_the_book_is(lab, monkeypatch,
     assert cli.main("book --profile smoke --notebooks 01 02 --recompute".split()) == 0
     assert calls == [(("smoke",), {"notebooks": ["01", "02"], "recompute": True})]
     assert "index.html" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", ["", " --quiet"])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_bars_are_for_terminals(terminal, options, lab, monkeypatch):
+    shown = []
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setattr(PixelCNN, "bits_per_dim", lambda density, images, *, progress, **_: shown.append(progress)
+                        or torch.ones(len(images)))  # fmt: skip
+    monkeypatch.setattr(PixelDefend, "purify", lambda defense, images, *, progress: shown.append(progress) or images)
+    monkeypatch.setattr(training, "train_density", wraps(train_density)(lambda *, progress, **_: shown.append(progress)))
+    for command in (SCORE, f"{PURIFY} --force", "train pixelcnn fashion-mnist --images 9"):
+        assert cli.main(f"{command}{options}".split()) == 0
+    assert len(shown) == 4 + 4 + 1 and set(shown) == {terminal and not options}
+
+
+@pytest.mark.parametrize(("threads", "sizes"), [(1, [512, 512, 76]), (6, [512, 512, 76]), (10, [800, 300])])
+def test_chunks_have_work_for_all_threads(threads, sizes, lab, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.chdir(lab)
+    save("many.npz", images=torch.zeros(1100, 1, 8, 8, dtype=torch.uint8))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    found = []
+    monkeypatch.setattr(PixelDefend, "purify", lambda defense, images, **_: found.append(len(images)) or images)
+    assert run("purify many.npz --density density --eps 20 --output out.npz") == 0
+    assert found == sizes
 
 
 # -- interruptions ----------------------------------------------------------------------------------------------------
@@ -437,7 +475,7 @@ BAD = {
     "split of a file": ("score in.npz --split test --density density --output o.npz", "--split"),
     "two data sets": ("score cifar10 --data-set fashion-mnist --density density --output o.npz", "--data-set"),
     "wrong channels": ("score cifar10 --limit 1 --density density --output o.npz", "1 channel"),
-    "no density": ("score in.npz --density none --output o.npz", "no density 'none'"),
+    "no density": ("score in.npz --density none --output o.npz", "no shipped density of that name: 'none'"),
     "no classifier": ("attack in.npz --network vgg --attack fgsm --eps 8 --classifiers nets --output o.npz", "vgg"),
     "eps too large": ("purify in.npz --density density --eps 256 --output o.npz", "0..255"),
     "attack without eps": ("attack in.npz --attack fgsm --classifiers nets --output o.npz", "--eps"),

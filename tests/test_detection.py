@@ -1,6 +1,7 @@
 """Detection: the permutation test by hand and on exchangeable scores, the detector on a small density, the ROC."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -86,7 +87,7 @@ GOOD = torch.zeros(3)
         (torch.tensor(1.0), GOOD, ValueError, "shape"),
         (torch.tensor([torch.nan]), GOOD, ValueError, "NaN"),
         (GOOD, torch.tensor([1.0, torch.nan]), ValueError, "reference contain NaN"),
-        (GOOD, torch.zeros(0), ValueError, "at least one"),
+        (GOOD, torch.zeros(0), ValueError, "at least 1"),
     ],
     ids=["list", "integers", "array", "matrix", "number", "nan score", "nan reference", "no reference"],
 )
@@ -149,10 +150,16 @@ def test_detector_refuses_what_it_cannot_use(density):
     for make in (lambda: LikelihoodDetector(nn.Identity(), bits), lambda: LikelihoodDetector.fit(nn.Identity(), GOOD)):
         with pytest.raises(TypeError, match="PixelCNN"):
             make()
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="at least 1"):
         LikelihoodDetector(density, bits[:0])
     with pytest.raises(ValueError, match="NaN"):
         LikelihoodDetector(density, torch.tensor([1.0, torch.nan]))
+    with pytest.raises(TypeError, match="reference_bits"):
+        LikelihoodDetector(density, [1.0, 2.0])
+    with pytest.raises(ValueError, match="never negative; were log-likelihoods passed"):
+        LikelihoodDetector(density, density.log_likelihood(random_images(2, 1, 8, 8)))
+    with pytest.raises(ValueError, match="unknown precision"):
+        LikelihoodDetector(density, bits, precision="half")
     with pytest.raises(TypeError, match="uint8"):
         LikelihoodDetector.fit(density, torch.zeros(2, 1, 8, 8))
     with pytest.raises(ValueError, match="precision"):
@@ -201,12 +208,37 @@ def test_roc_runs_from_nothing_to_everything_and_has_the_rates_of_a_threshold(ge
         (GOOD, torch.zeros(0), "adversarial"),
         (torch.tensor([torch.nan]), GOOD, "clean"),
         (GOOD, torch.tensor([torch.nan]), "adversarial"),
+        (GOOD[:, None], GOOD, "clean"),
     ],
-    ids=["no clean", "no adversarial", "nan clean", "nan adversarial"],
+    ids=["no clean", "no adversarial", "nan clean", "nan adversarial", "matrix"],
 )
 def test_roc_refuses_empty_and_nan_scores(clean, adversarial, mention):
     with pytest.raises(ValueError, match=mention):
         roc(clean, adversarial)
+
+
+@pytest.mark.parametrize("function", [roc, auc_interval])
+@pytest.mark.parametrize("scores", [[0.1, 0.2], GOOD.numpy(), torch.arange(3)], ids=["list", "array", "integers"])
+def test_areas_need_tensors_of_floats(function, scores):
+    with pytest.raises(TypeError, match="clean"):
+        function(scores, GOOD)
+    with pytest.raises(TypeError, match="adversarial"):
+        function(GOOD, scores)
+
+
+def test_scores_need_not_be_on_torch_s_default_device(density):
+    clean, adversarial = torch.tensor([0.2, 0.6]), torch.tensor([0.2, 0.4])
+    images = random_images(3, 1, 8, 8)
+    expected = LikelihoodDetector.fit(density, images).p_values(images)
+    with torch.device("meta"):
+        assert roc(clean, adversarial).auc == pytest.approx(2.5 / 4)
+        assert torch.equal(LikelihoodDetector.fit(density, images).p_values(images), expected)
+
+
+def test_without_scikit_learn_roc_says_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.metrics", None)
+    with pytest.raises(ImportError, match="scikit-learn, of the extra \"stats\""):
+        roc(GOOD, GOOD)
 
 
 # -- intervals for the area, and rates at a threshold -----------------------------------------------------------------

@@ -5,7 +5,7 @@ import torch
 from nets import random_images, small_density
 
 from pixeldefend.fingerprint import fingerprint
-from pixeldefend.pixelcnn.incremental import PERIOD, Decoder
+from pixeldefend.pixelcnn.incremental import PERIOD, Decoder, bytes_per_image
 from pixeldefend.pixelcnn.logistic import scale_levels
 
 
@@ -48,6 +48,22 @@ def test_bfloat16_stays_near_float32():
     images = random_images(4, 1, 8, 8)
     exact, rounded = follow(density, images), follow(density, images, dtype=torch.bfloat16)
     assert 0 < (exact - rounded).abs().max() < 0.2 * exact.abs().max()
+
+
+def test_bfloat16_sees_every_level_rounded_once_as_the_parallel_pass_does():
+    """Scaled in bfloat16 itself, level 130 would be half a level off."""
+    density, images = small_density(1, 4, 64), torch.arange(256, dtype=torch.uint8).view(1, 1, 4, 64)
+    one = decoder(density, lambda parameters, levels: levels, images, dtype=torch.bfloat16)
+    one.run([images])
+    for i in (2, 3):  # the last two rows
+        assert torch.equal(one.pixels.own[i & 1][:, 0, 0], scale_levels(images[0, 0, i]).bfloat16())
+
+
+@pytest.mark.parametrize(("channels", "width", "dtype"), [(1, 28, torch.float32), (3, 12, torch.bfloat16)])
+def test_the_memory_for_an_image_is_known_without_a_decoder(channels, width, dtype):
+    density = small_density(channels, 8, width)
+    one = Decoder(density.network, lambda parameters: parameters, batch=5, height=8, width=width, dtype=dtype)
+    assert bytes_per_image(density.network.config, width, dtype) == one.bytes_per_image
 
 
 def test_a_decoder_forgets_the_batch_before():

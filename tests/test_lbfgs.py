@@ -134,6 +134,29 @@ def test_it_is_deterministic_given_the_generator_and_leaves_its_input_alone():
     assert all(parameter.grad is None and parameter.requires_grad for parameter in density.parameters())
 
 
+def test_a_caller_may_be_in_inference_mode():
+    density, images = small_density(1), random_images(1, 1, 8, 8, seed=5)
+    expected = purify(density, images, max_iterations=3), log_likelihood_and_gradient(density, images.float())
+    with torch.inference_mode():
+        found = purify(density, images.clone(), max_iterations=3)
+        nats, gradient = log_likelihood_and_gradient(density, images.float())
+    assert torch.equal(found.images, expected[0].images) and torch.equal(found.bits, expected[0].bits)
+    assert torch.equal(nats, expected[1][0]) and torch.equal(gradient, expected[1][1])
+
+
+def test_torch_s_default_device_does_not_matter():
+    density, images = small_density(1), random_images(1, 1, 8, 8, seed=5)
+    expected = purify(density, images, max_iterations=3)
+    with torch.device("meta"):
+        assert torch.equal(purify(density, images, max_iterations=3).images, expected.images)
+
+
+def test_the_progress_bar_is_there_when_it_is_wanted(capsys):
+    for progress in (True, False):
+        purify(small_density(1), random_images(1, 1, 8, 8), starts=2, max_iterations=1, progress=progress)
+        assert ("2/2" in capsys.readouterr().err) == progress
+
+
 def test_a_radius_of_zero_returns_the_image_and_no_images_give_none():
     images = random_images(2, 1, 8, 8, seed=6)
     found = purify(small_density(1), images, eps_defend=0)

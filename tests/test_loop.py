@@ -110,6 +110,18 @@ def test_order_follows_the_seed():
     assert not torch.equal(orders[0], orders[2])
 
 
+def test_the_order_does_not_follow_torch_s_default_device():
+    expected = loop.batch_indices(Plan(20, 5, 3), 2)
+    with torch.device("meta"):
+        assert torch.equal(loop.batch_indices(Plan(20, 5, 3), 2), expected)
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_the_progress_bar_is_there_when_it_is_wanted(progress, tmp_path, capsys):
+    loop.run(Walk(), Plan(20, 5, 3), tmp_path, progress=progress)
+    assert ("3/3" in capsys.readouterr().err) == progress
+
+
 def test_a_step_has_its_own_noise_and_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
     draws = []

@@ -24,10 +24,32 @@ def two_threads():
 @pytest.mark.parametrize(("count", "size"), [(0, 4), (1, 4), (4, 4), (5, 4), (1000, 32), (7, 1)])
 def test_pieces_are_of_one_size_and_cover_everything(count, size):
     found = equal_pieces(10, 10 + count, size)
-    assert len({piece.stop - piece.start for piece in found}) <= 1
-    assert all(piece.stop - piece.start <= size for piece in found)
-    assert sorted({n for piece in found for n in range(piece.start, piece.stop)}) == list(range(10, 10 + count))
+    assert len({rows.stop - rows.start for rows, _ in found}) <= 1
+    assert all(rows.stop - rows.start <= size for rows, _ in found)
+    assert [n for _, own in found for n in range(own.start, own.stop)] == list(range(10, 10 + count)), "each is one piece's"
+    assert all(own.start == rows.start and own.stop <= rows.stop for rows, own in found)
     assert len(found) == -(-count // size)
+
+
+@pytest.mark.parametrize("first", [0, 500])
+def test_an_image_that_two_pieces_share_is_the_later_one_s_whoever_ends_first(first, two_threads):
+    """1,001 images are 0..500 and 500..1000."""
+    out, ended = torch.zeros(1001, dtype=torch.int), threading.Event()
+
+    def work(rows, step):
+        if rows.start != first:
+            assert ended.wait(30)
+        threading.Timer(0.2, ended.set).start()  # after the other's results are written
+        return torch.full((rows.stop - rows.start,), rows.start + 1, dtype=torch.int)
+
+    work_through(1001, 501, work, device=CPU, out=out)
+    assert out.tolist() == [1] * 500 + [501] * 501
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_the_progress_bar_is_there_when_it_is_wanted(progress, capsys):
+    work_through(10, 4, lambda rows, step: step(), device=CPU, progress=progress)
+    assert ("3/3" in capsys.readouterr().err) == progress
 
 
 def test_threads_share_the_work_and_torch_starts_no_others(two_threads):
@@ -55,16 +77,16 @@ def test_a_piece_is_not_made_small_for_a_second_thread(count, pieces, two_thread
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("no"), MemoryError(), RuntimeError("x: can't allocate memory")])
 def test_what_does_not_fit_in_memory_is_split_and_finished(threads, error, two_threads, caplog):
     torch.set_num_threads(threads)
-    done = torch.zeros(20, dtype=torch.int)
+    out = torch.zeros(21, dtype=torch.int)
 
     def work(rows, step):
         if rows.stop - rows.start > 3:
             raise error
-        done[rows] = 1
         step()
+        return torch.arange(rows.start, rows.stop, dtype=torch.int)
 
-    work_through(20, 10, work, device=CPU)
-    assert done.all()
+    work_through(21, 10, work, device=CPU, out=out)
+    assert out.tolist() == list(range(21))
     assert "does not fit in memory; going on with" in caplog.text
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from nets import random_images, small_density
 
 from pixeldefend import PixelCNN, load_images
 from pixeldefend.fingerprint import fingerprint
-from pixeldefend.pixelcnn import shipped_densities
+from pixeldefend.pixelcnn import model, shipped_densities
+from pixeldefend.pixelcnn.incremental import bytes_per_image
 from pixeldefend.pixelcnn.logistic import Room, bin_log_mass, level_log_probs
 from pixeldefend.pixelcnn.network import Network, PixelCNNConfig, initialise_from_data
 
@@ -155,6 +157,29 @@ def test_a_caller_may_be_in_inference_mode():
     assert torch.allclose(scores, expected[0], atol=1e-4) and torch.equal(drawn, expected[1])
 
 
+def test_a_batch_is_smaller_where_many_threads_decode_at_once(monkeypatch):
+    """On one or two threads, and for few images, it is the one that suits a thread."""
+    with torch.device("meta"):
+        large = PixelCNN(channels=3, height=32, width=32, filters=160, blocks=5)  # the paper's
+    monkeypatch.setattr(PixelCNN, "device", torch.device("cpu"))
+    batches, needed = {}, bytes_per_image(large.network.config, 32, torch.float32)
+    for threads in (1, 2, 8, 64, 10_000):
+        monkeypatch.setattr(torch, "get_num_threads", lambda n=threads: n)
+        batches[threads] = large._decoding_batch(torch.Size((100_000, 3, 32, 32)), torch.float32)
+        assert batches[threads] * threads * needed <= model.DECODING_MEMORY or batches[threads] == 1
+        assert large._decoding_batch(torch.Size((512, 3, 32, 32)), torch.float32) == 512
+    assert list(batches.values()) == sorted(batches.values(), reverse=True)
+    assert batches[1] == 512 and 1 < batches[64] < 20 and batches[10_000] == 1
+
+
+@pytest.mark.parametrize("name", shipped_densities())
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_shipped_densities_batches_are_the_same_on_one_and_on_two_threads(name, threads, monkeypatch):
+    density = PixelCNN.from_pretrained(name)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert density._decoding_batch(torch.Size((10_000, *density.shape)), torch.float32) == 512
+
+
 def test_save_and_load_round_trip(tmp_path):
     density = small_density(3)
     density.save_pretrained(tmp_path / "net")
@@ -176,8 +201,47 @@ def test_damaged_or_missing_weights_are_named(tmp_path):
     weights.unlink()
     with pytest.raises(FileNotFoundError, match="model.safetensors is missing"):
         PixelCNN.from_pretrained(folder)
-    with pytest.raises(ValueError, match="one of those shipped"):
-        PixelCNN.from_pretrained("mnist")
+
+
+@pytest.mark.parametrize("name", ["mnist", "./runs/mnist", "runs/pixelcnn/mnist", "~/mnist", "/mnist", "../mnist", "runs/",
+                                  "a b/c", Path("owner/net"), Path("fashion-mnist")])  # fmt: skip
+def test_a_folder_that_is_not_there_is_never_asked_for_on_a_hub(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(model, "snapshot_download", lambda *args, **options: pytest.fail("it was asked for"))
+    with pytest.raises(ValueError, match=f"no such folder, and no shipped density .*'{name}'; shipped are: .*fashion-mnist"):
+        PixelCNN.from_pretrained(name)
+
+
+def test_a_folder_of_a_shipped_density_s_name_is_asked_for_as_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small_density(1).save_pretrained("fashion-mnist")
+    assert PixelCNN.from_pretrained(Path("fashion-mnist")).network.config.filters == 6
+    assert PixelCNN.from_pretrained("fashion-mnist").network.config.filters == 40
+
+
+def test_a_density_is_loaded_where_it_is_wanted(tmp_path):
+    small_density(1).save_pretrained(tmp_path)
+    assert PixelCNN.from_pretrained(tmp_path).device.type == "cpu"
+    assert PixelCNN.from_pretrained(tmp_path, device="meta").device.type == "meta"
+    with pytest.raises(TypeError, match="devise"):
+        PixelCNN.from_pretrained(tmp_path, devise="cuda")
+
+
+def test_torch_s_default_device_is_where_a_new_density_is_and_does_not_matter_otherwise(tmp_path):
+    """The generator of its first weights is the CPU's."""
+    density, images = small_density(1), random_images(3, 1, 8, 8)
+    density.save_pretrained(tmp_path)
+
+    def computed():
+        loaded = PixelCNN.from_pretrained(tmp_path)
+        drawn = loaded.sample(2, generator=torch.Generator().manual_seed(0))
+        return loaded.bits_per_dim(images), loaded.conditional_log_probs(images), drawn
+
+    expected = computed()
+    with torch.device("meta"):
+        assert PixelCNN(channels=1, height=8, width=8, filters=4, blocks=1).device.type == "meta"
+        found = computed()
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("content", [b'{"channels": 1', b"\xff", b"[]", b'{"channels": 1}', b'{"channels": "one"}'],

@@ -31,7 +31,7 @@ CALLS = {  # positional parameters, then options that must be keyword-only, with
     "attacks.to_levels": (["found", "images"], {"eps": REQUIRED, "rounding": "outward"}),
     "attacks.clipped": (["found", "images"], {"eps": REQUIRED}),
     "squeeze": (["images"], {"levels": REQUIRED}),
-    "PixelCNN.from_pretrained": (["name"], {}),
+    "PixelCNN.from_pretrained": (["name"], {"device": "cpu"}),
     "PixelCNN.log_likelihood": (["self", "images"], {}),
     "PixelCNN.bits_per_dim": (["self", "images"], {}),
     "PixelCNN.conditional_log_probs": (["self", "images"], {}),
@@ -63,8 +63,10 @@ import pixeldefend
 import pixeldefend.cli
 print(" ".join(pixeldefend.__all__))
 """
-# what core packages themselves need, such as yaml for huggingface_hub, is not blocked
-BLOCKED = ("pooch", "sklearn", "jupytext", "papermill", "nbformat", "jupyter_book", "sphinx", "pytest", "IPython")
+# what core packages themselves need, such as yaml for huggingface_hub, is not blocked; matplotlib is a core dependency, but
+# nobody should wait for it who draws no figure
+BLOCKED = ("pooch", "sklearn", "jupytext", "papermill", "nbformat", "jupyter_book", "sphinx", "pytest", "IPython",
+           "matplotlib")  # fmt: skip
 
 
 def resolve(path: str):

@@ -103,6 +103,16 @@ def test_a_defended_classifier_classifies_the_purified_image_and_passes_gradient
 
 
 @pytest.mark.parametrize(
+    ("purify", "error", "message"),
+    [(lambda x: x / 255, TypeError, "purify's result"), (lambda x: x[:, :, :4], ValueError, "keep the shape")],
+    ids=["floats", "another shape"],
+)
+def test_a_defended_classifier_refuses_what_is_no_purified_image(purify, error, message):
+    with pytest.raises(error, match=message):
+        DefendedClassifier(Sum().eval(), purify)(random_images(2, 1, 8, 8) / 255)
+
+
+@pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"eps_defend": -1}, ValueError, "0..255"),
@@ -111,8 +121,9 @@ def test_a_defended_classifier_classifies_the_purified_image_and_passes_gradient
         ({"eps_defend": 8, "threshold": float("nan")}, ValueError, "threshold"),
         ({"eps_defend": 8, "threshold": "2"}, ValueError, "threshold"),
         ({"eps_defend": 8, "batch_size": 0}, ValueError, "at least 1"),
+        ({"eps_defend": 8, "precision": "half"}, ValueError, "unknown precision"),
     ],
-    ids=["negative", "too large", "float", "nan threshold", "text threshold", "batch size"],
+    ids=["negative", "too large", "float", "nan threshold", "text threshold", "batch size", "precision"],
 )
 def test_bad_options_are_refused(options, error, message):
     with pytest.raises(error, match=message):
@@ -128,8 +139,6 @@ def test_bad_densities_images_and_gradients_are_refused():
     for images, error in ((torch.zeros(1, 1, 8, 8), TypeError), (random_images(1, 3, 8, 8), ValueError)):
         with pytest.raises(error):
             PixelDefend(density, eps_defend=8)(images)
-    with pytest.raises(ValueError, match="precision"):
-        PixelDefend(density, eps_defend=8, precision="half")(random_images(1, 1, 8, 8))
     with pytest.raises(ValueError, match="bpda, none"):
         DefendedClassifier(Sum().eval(), PixelDefend(density, eps_defend=8), gradient="exact")
     with pytest.raises(ValueError, match="training mode"):

@@ -124,6 +124,25 @@ def test_the_repository_s_records_are_not_replaced_unless_that_is_wanted(toy_lab
     assert committed().record(condition).config["density"] != first.config["density"]
 
 
+@pytest.mark.parametrize("value", [True, 1, "1"])
+def test_one_means_that_everything_is_made_anew(value, toy_lab, monkeypatch):
+    condition = Condition("fashion-mnist", "rand", 8)
+    path = toy_lab.folder / "records" / f"{condition.name}.json"
+    toy_lab().record(condition)
+    os.utime(path, (time.time() - 5,) * 2)
+    old = path.stat().st_mtime_ns
+    if value == "1":
+        monkeypatch.setenv("PIXELDEFEND_RECOMPUTE", value)
+    toy_lab(recompute=None if value == "1" else value).record(condition)
+    assert path.stat().st_mtime_ns > old
+
+
+@pytest.mark.parametrize("value", [2, "2", "yes", "nan", -1.0, ["1"], "20260101"])
+def test_what_is_no_time_would_recompute_nothing_and_is_refused(value, toy_lab):
+    with pytest.raises(ValueError, match="must be 'stale' or 1 or a time, seconds since 1970"):
+        toy_lab(recompute=value)
+
+
 def test_a_build_that_recomputes_computes_each_record_once(toy_lab, monkeypatch):
     condition = Condition("fashion-mnist", "rand", 8)
     path = toy_lab.folder / "records" / f"{condition.name}.json"
@@ -189,7 +208,7 @@ def test_squeezed_images_are_classified_and_the_number_of_colours_recorded(toy_l
 def test_adaptive_purification_takes_its_threshold_from_held_out_images(toy_lab):
     here, condition = toy_lab(), Condition("fashion-mnist", "fgsm", 25, ADAPTIVE, 32)
     found = here.record(condition)
-    assert "held-out" in toy_lab.loads and (here.reference_folder / "fashion-mnist-held-out-resnet-normal.json").is_file()
+    assert "held-out" in toy_lab.loads and lab.reference_path("fashion-mnist", "held-out-resnet-normal").is_file()
     threshold = found.config["threshold"]
     assert threshold == here.threshold("resnet", "normal", 32)
     purify = PixelDefend(toy_lab.density, eps_defend=32, threshold=threshold)
@@ -317,9 +336,9 @@ def test_a_lab_without_a_density_measures_what_needs_none(toy_lab, searches):
     here = toy_lab("cifar10")
     found = here.record(Condition("cifar10", "deepfool", 8))
     assert not here.has_density and found.bits_per_dim == [] and "density" not in found.config
-    with pytest.raises(ValueError, match="no density 'cifar10-small'"):
+    with pytest.raises(ValueError, match="no shipped density of that name: 'cifar10-small'"):
         here.record(here.pixeldefend("fgsm", 8))
-    with pytest.raises(ValueError, match="no density 'cifar10-small'"):
+    with pytest.raises(ValueError, match="no shipped density of that name: 'cifar10-small'"):
         here.detector("held-out")
     with pytest.raises(ValueError, match="for cifar10, the condition for fashion-mnist"):
         here.record(Condition("fashion-mnist"))
@@ -382,6 +401,21 @@ def test_a_reference_measurement_is_not_made_again_by_a_build_that_recomputes(to
     toy_lab().measurement("counts", {}, lambda: {"n": 1}, reference=True)
     assert toy_lab(recompute=True).measurement("counts", {}, lambda: {"n": 2}, reference=True) == {"n": 1}
     assert (toy_lab.folder / "committed" / "reference" / "fashion-mnist-counts.json").is_file()
+
+
+def test_the_reference_results_of_a_density_in_a_folder_lie_with_the_others(toy_lab, tmp_path):
+    """Under the folder's name, and not in the folder, nor beside it."""
+    folder = tmp_path / "runs" / "mine"
+    small_density(1, seed=1).save_pretrained(folder)
+    before = sorted(tmp_path.glob("runs/**/*"))
+    for density in (folder, str(folder)):
+        here = toy_lab(density=density)
+        assert here.reference("held-out").config["density"] == here.density_fingerprint
+        assert here.measurement("counts", {}, lambda: {"n": 1}, reference=True) == {"n": 1}
+    assert sorted(tmp_path.glob("runs/**/*")) == before
+    found = sorted(path.name for path in (tmp_path / "committed" / "reference").iterdir())
+    assert found == ["mine-counts.json", "mine-held-out.json"]
+    assert lab.reference_path("owner/mine", "x").name == lab.reference_path("mine/", "x").name == "mine-x.json"
 
 
 def test_a_measurement_edited_by_hand_is_refused(toy_lab):

@@ -163,6 +163,20 @@ def test_gradient_flow_adds_up():
     assert torch.allclose(flow.chain_norms[:, 0], direct.flatten(1).norm(dim=1), rtol=1e-3)
 
 
+def test_a_caller_may_be_in_inference_mode():
+    density, net, images = peaked_density(1), small_net(1), random_images(2, 1, 8, 8, seed=8)
+    labels, purification = torch.tensor([1, 2]), UnrolledPurification(density, eps_defend=EPS, temperature=0.5)
+    flow, pixels = gradient_flow(purification, net, images, labels), (images / 255).requires_grad_()
+    total = purification(pixels).square().sum()
+    (expected,) = torch.autograd.grad(total, pixels, retain_graph=True)
+    with torch.inference_mode():
+        again = gradient_flow(purification, net, images.clone(), labels.clone())
+        (gradient,) = torch.autograd.grad(total, pixels)
+    for name, value in vars(flow).items():
+        assert torch.equal(getattr(again, name), value)
+    assert torch.equal(gradient, expected)
+
+
 def test_gradients_vanish_in_the_cold():
     """Greedy purification is constant but for jumps: next to no pixel can be moved by its gradient."""
     density, net, images = peaked_density(1), small_net(1), random_images(3, 1, 8, 8, seed=9)

@@ -91,7 +91,7 @@ def _collect(
 
 def batches(count: int, size: int, *, progress: bool, name: str) -> Iterator[slice]:
     """Slices of at most ``size`` that cover 0..count-1, under a progress bar that counts images."""
-    with tqdm(total=count, unit="image", desc=name, disable=None if progress else True) as bar:
+    with tqdm(total=count, unit="image", desc=name, disable=not progress) as bar:
         for start in range(0, count, size):
             end = min(start + size, count)
             yield slice(start, end)
@@ -102,6 +102,9 @@ def gradient_sign(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Sign (int16: -1, 0 or 1) of the gradient of the cross-entropy with respect to each sub-pixel of uint8 ``images``.
 
     Scaling levels to [0, 1] does not change the sign. Nothing is left behind in the network: no ``.grad``, no state.
+
+    A known limit of FGSM, BIM and BPDA, which follow it: where the label's logit is above the others by more than about 16.6
+    nats, its float32 probability is exactly 1. Then it has no part in the gradient, which only raises the other classes.
 
     Raises ``ValueError`` for logits that are not finite, that do not depend differentiably on the images, or whose
     gradient is NaN.

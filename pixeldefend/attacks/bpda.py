@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..checks import check_count, check_images
+from ..checks import check_count, check_purified
 from ..classifiers.inference import predict
 from ._common import attack_in_batches, gradient_sign, step_within
 
@@ -67,7 +67,7 @@ def bpda(
 
     def all_steps(clean: Tensor, chosen: Tensor) -> Tensor:
         levels, live = clean.clone(), torch.arange(len(clean), device=clean.device)
-        for _ in tqdm(range(steps), unit="step", desc="BPDA steps", leave=False, disable=None if progress else True):
+        for _ in tqdm(range(steps), unit="step", desc="BPDA steps", leave=False, disable=not progress):
             purified = _purified(purify, levels[live])
             right = predict(net, purified) == chosen[live]
             live, purified = live[right], purified[right]
@@ -87,7 +87,5 @@ def bpda(
 def _purified(purify: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """``purify(images)``, on the images' device, refused unless uint8 and of the same shape."""
     purified = purify(images)
-    check_images(purified, name="purify's result")
-    if purified.shape != images.shape:
-        raise ValueError(f"purify must keep the shape {tuple(images.shape)}, not return {tuple(purified.shape)}")
+    check_purified(purified, images)
     return purified.to(images.device)

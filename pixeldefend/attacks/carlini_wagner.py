@@ -230,8 +230,8 @@ class _Bisection:
         self.constants = torch.tensor(TUNED_CONSTANTS, device=clean.device)
         # every image gets the same, so that the result does not depend on the batch, nor on a generator
         generator = torch.Generator().manual_seed(0)
-        corners = 2 * torch.randint(2, (len(TUNED_CONSTANTS), *clean.shape[1:]), generator=generator) - 1
-        self.corners = corners.to(clean.device)
+        size = (len(TUNED_CONSTANTS), *clean.shape[1:])
+        self.corners = 2 * torch.randint(2, size, generator=generator, device=generator.device).to(clean.device) - 1
 
     def run(self) -> tuple[Tensor, Tensor]:
         """The best images, uint8, and which of them are misclassified."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..checks import CLASSES, check_count, check_eval_mode, check_images, check_labels
+from ..checks import CLASSES, check_count, check_eval_mode, check_images, check_labels, check_pixels
 from ..scaling import to_unit
 
 
@@ -24,12 +24,14 @@ def predict(model: nn.Module, images: Tensor, *, batch_size: int = 500) -> Tenso
 
 
 def predict_pixels(model: nn.Module, pixels: Tensor, *, batch_size: int = 500) -> Tensor:
-    """`predict` for images that are no colour levels: int64 (N,) from float32 (N, C, H, W) in [0, 1].
+    """`predict` for images that are no colour levels: int64 (N,) from floats (N, C, H, W) in [0, 1].
 
-    Raises ``TypeError`` or ``ValueError`` for a model in training mode, a batch size below 1, and a model whose output is
-    not (N, 10) finite logits.
+    Raises what `predict` raises, for anything but such floats.
     """
     check_eval_mode(model)
+    check_pixels(pixels)
+    if not ((pixels >= 0) & (pixels <= 1)).all():  # also false for NaN
+        raise ValueError(f"pixels must lie in [0, 1], found {float(pixels.min()):.4g}..{float(pixels.max()):.4g}")
     check_count(batch_size, name="batch_size")
     return _classes(model, pixels, Tensor.float, batch_size)
 

@@ -93,7 +93,7 @@ class ClassifierJob:
         self.settings = {**model.size, **recipe.settings()}
         self.loss = loss_of(recipe.training, recipe.adversarial_std)
         if recipe.start is None:
-            model.reset_parameters(torch.Generator().manual_seed(recipe.seed))
+            model.cpu().reset_parameters(torch.Generator().manual_seed(recipe.seed))
         self.model = model.to(self.device, memory_format=torch.channels_last).train()
         self.parallel = distributed.parallel(self.model)
         self.optimizer = torch.optim.SGD(

@@ -54,8 +54,8 @@ class _Chunks:
         ours = {self.file(chunk).name for chunk in range(self.number)}
         others = [path for path in self.folder.glob(FILES) if path.name.removesuffix(UNFINISHED) not in ours]
         if others and not force:
-            raise ValueError(f"{self.folder} holds parts made from other input or settings; remove it, or begin anew "
-                             "with --force")  # fmt: skip
+            raise ValueError(f"{self.folder} holds parts made from other input or settings, or with many more threads; "
+                             "remove it, or begin anew with --force")  # fmt: skip
         for path in others:
             path.unlink(missing_ok=True)  # another process may have been faster
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .. import distributed, paths
 from ..attacks import ATTACKS
 from ..attacks._common import LABEL_SOURCES
 from ..attacks.carlini_wagner import SETTINGS
@@ -19,13 +18,15 @@ from ..detection import p_values
 from ..fingerprint import fingerprint
 from ..images import DATA_SETS, SPLITS
 from ..pixelcnn import PixelCNN
-from ..pixelcnn.model import DECODING_BATCH, PRECISIONS
+from ..pixelcnn.model import DECODING_BATCH, SMALLEST_BATCH
+from ..pixelcnn.precision import PRECISIONS
 from ..study.conditions import REFERENCE_IMAGES
-from ..study.lab import Lab
+from ..study.lab import Lab, reference_path
 from ..study.records import load_record
+from . import chunks
 from .archives import Batch, check_output, digest, read_archive, read_batch, write_archive
 from .chunks import in_chunks, parts_folder, remove_parts
-from .options import add_run_options, defaults_of, shard
+from .options import add_run_options, defaults_of, shard, shows_progress
 
 
 def score_arguments(parser: ArgumentParser) -> None:
@@ -41,7 +42,7 @@ def score(options: Namespace) -> None:
     reference = _reference_bits(options, _density_name(options, batch), which) if options.reference else None
 
     def compute(rows: slice) -> Tensor:
-        return density.bits_per_dim(batch.images[rows], precision=options.precision, progress=_progress(options))
+        return density.bits_per_dim(batch.images[rows], precision=options.precision, progress=shows_progress(options))
 
     bits = _resumable(compute, options, batch, density, {"command": "score", **which}, _density_batch(options))
     if bits is None:
@@ -57,7 +58,7 @@ def _reference_bits(options: Namespace, density: str, which: dict) -> Tensor:
     """Of the reference images, made with the density and precision in ``which``."""
     path, shipped = Path(options.reference), options.reference in REFERENCE_IMAGES
     if shipped:
-        path = paths.RECORDS / "reference" / f"{density}-{options.reference}.json"
+        path = reference_path(density, options.reference)
         if not path.is_file():
             raise ValueError(f"no scores of {options.reference} images come with the density {density}: write some with "
                              "pixeldefend score, and give that file")  # fmt: skip
@@ -97,7 +98,7 @@ def attack(options: Namespace) -> None:
     def compute(rows: slice) -> Tensor:
         generator = {"generator": torch.Generator().manual_seed(options.seed)} if random else {}
         return function(net, batch.images[rows], batch.labels[rows], batch_size=options.batch_size,
-                        progress=_progress(options), **arguments, **generator)  # fmt: skip
+                        progress=shows_progress(options), **arguments, **generator)  # fmt: skip
 
     if random:  # all images in one chunk: the noise is one draw
         settings["seed"] = options.seed
@@ -142,7 +143,7 @@ def purify(options: Namespace) -> None:
                           batch_size=options.batch_size)  # fmt: skip
 
     def compute(rows: slice) -> Tensor:
-        return defense.purify(batch.images[rows], progress=_progress(options))
+        return defense.purify(batch.images[rows], progress=shows_progress(options))
 
     purified = _resumable(compute, options, batch, density, {"command": "purify", **settings},
                           options.batch_size or _density_batch(options))  # fmt: skip
@@ -214,12 +215,14 @@ def _resumable(compute: Callable[[slice], Tensor], options: Namespace, batch: Ba
 
 
 def _density_batch(options: Namespace) -> int:
-    """What a chunk holds whole: on a GPU as many images as keep it busy; on a CPU smaller chunks do as well."""
-    return DECODING_BATCH[1] if torch.device(options.device).type == "cuda" else 1
+    """What a chunk holds whole: as many images as keep a GPU, or every thread of a CPU, busy.
 
-
-def _progress(options: Namespace) -> bool:
-    return not options.quiet and distributed.rank() == 0
+    Up to six threads have enough in the usual chunk. On more its size, and whether a call can use what another left, depends
+    on their number.
+    """
+    if torch.device(options.device).type == "cuda":
+        return DECODING_BATCH[1]
+    return max(chunks.CHUNK, SMALLEST_BATCH * torch.get_num_threads())
 
 
 def _write(options: Namespace, batch: Batch, **arrays) -> None:

@@ -3,16 +3,24 @@
 import argparse
 import inspect
 import re
-from argparse import ArgumentParser
+import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 
 import torch
+
+from .. import distributed
 
 
 def add_run_options(parser: ArgumentParser) -> None:
     """``--device`` and ``--quiet``."""
     parser.add_argument("--device", type=device, default="cpu", help="cpu, cuda or cuda:N; with torchrun cpu or cuda")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def shows_progress(options: Namespace) -> bool:
+    """Whether to draw progress bars: on a terminal only, and by one process only."""
+    return not options.quiet and distributed.rank() == 0 and sys.stderr.isatty()
 
 
 def device(text: str) -> str:

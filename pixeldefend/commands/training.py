@@ -12,7 +12,7 @@ from ..classifiers.losses import TRAININGS
 from ..classifiers.training import SCHEDULES
 from ..images import DATA_SETS
 from ..pixelcnn.training import OPTIMIZERS, train_density
-from .options import add_run_options, defaults_of
+from .options import add_run_options, defaults_of, shows_progress
 
 
 def train_pixelcnn_arguments(parser: ArgumentParser) -> None:
@@ -61,7 +61,7 @@ def _training_arguments(parser: ArgumentParser) -> None:
 
 def _train(function: Callable, options: Namespace) -> None:
     """Call a training function with those options that it has, whatever else the parser put there."""
-    values = vars(options) | {"progress": not options.quiet}
+    values = vars(options) | {"progress": shows_progress(options)}
     function(**{name: values[name] for name in inspect.signature(function).parameters})
 
 

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from ..checks import LEVELS, check_choice, check_count, check_eps, check_eval_mode, check_generator, check_images
 from ..pixelcnn import PixelCNN
 from ..pixelcnn.logistic import BIN_WIDTH, condition_on_channels, observed_log_probs, scale_levels, split_parameters
+from ..pixelcnn.precision import full_products
 from .purification import feasible_range
 
 OBJECTIVES = ("continuous", "context")
@@ -60,6 +61,7 @@ class Optima:
         return self.images[torch.arange(len(self.images), device=self.images.device), self.bits.argmin(1)]
 
 
+@torch.inference_mode(False)  # gradients are needed, whatever mode the caller is in
 def lbfgs_purify(density: PixelCNN, images: Tensor, *, eps_defend: int, starts: int, generator: torch.Generator,
                  max_iterations: int = 200, objective: str = "continuous", batch_size: int | None = None,
                  progress: bool = False) -> Optima:  # fmt: skip
@@ -102,7 +104,7 @@ def lbfgs_purify(density: PixelCNN, images: Tensor, *, eps_defend: int, starts: 
     first, lower, upper = draw_starts(images, eps_defend, starts, generator)
     evaluate = evaluation(density, images.shape[1:], objective=objective)
     options = {"maxiter": max_iterations, "ftol": TOLERANCE}
-    with tqdm(total=len(first), unit="start", disable=None if progress else True) as bar:
+    with tqdm(total=len(first), unit="start", disable=not progress) as bar:
         runs = minimise_together(evaluate, first, lower, upper, options, batch_size=batch_size, step=bar.update)
     return _optima(density, runs, images, starts)
 
@@ -120,9 +122,9 @@ def _optima(density: PixelCNN, runs: list[OptimizeResult], images: Tensor, start
     def column(name: str, dtype: torch.dtype) -> Tensor:
         return torch.tensor([run.get(name, 0) for run in runs], dtype=dtype, device=images.device).view(len(images), starts)
 
-    found = torch.empty(len(runs), *images.shape[1:], dtype=torch.uint8)
+    found = torch.empty(len(runs), *images.shape[1:], dtype=torch.uint8, device="cpu")
     for image, run in zip(found, runs, strict=True):
-        image.copy_(torch.tensor(run.x * UNIT).round().view(image.shape))
+        image.copy_(torch.from_numpy(run.x * UNIT).round().view(image.shape))
     nats_a_bit = math.log(2) * math.prod(images.shape[1:])
     return Optima(
         images=found.to(images.device).view(len(images), starts, *images.shape[1:]),
@@ -134,6 +136,8 @@ def _optima(density: PixelCNN, runs: list[OptimizeResult], images: Tensor, start
     )
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def log_likelihood_and_gradient(density: PixelCNN, levels: Tensor, *, objective: str = "continuous"
                                 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """log p(X) of real-valued images and its gradient: float64 (N,), nats, and float32 (N, C, H, W), nats per level.
@@ -144,8 +148,8 @@ def log_likelihood_and_gradient(density: PixelCNN, levels: Tensor, *, objective:
     """
     check_eval_mode(density, name="density")
     check_choice(objective, OBJECTIVES, name="objective")
-    levels = levels.detach().float().requires_grad_()
-    with torch.enable_grad():
+    levels = levels.detach().to(torch.float32, copy=True).requires_grad_()  # a tensor of inference mode cannot require it
+    with full_products(levels.device):
         parameters = density.network(scale_levels(levels).contiguous(memory_format=torch.channels_last))
         if objective == "continuous":
             log_probs = sliding_log_probs(parameters, levels)

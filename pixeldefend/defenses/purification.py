@@ -9,9 +9,10 @@ lowers the levels 1..127 by one and can leave the eps ball; here images are inte
 import torch
 from torch import Tensor, nn
 
-from ..checks import LEVELS, check_count, check_eps, check_eval_mode, check_images
+from ..checks import LEVELS, check_count, check_eps, check_eval_mode, check_images, check_purified
 from ..pixelcnn import PixelCNN
 from ..pixelcnn.model import LogProbs, Pick
+from ..pixelcnn.precision import dtype_of
 from ..scaling import from_unit, to_unit
 
 
@@ -58,6 +59,7 @@ class PixelDefend:
             raise TypeError(f"density must be a PixelCNN, not {type(density).__name__}")
         check_eval_mode(density, name="density")
         check_eps(eps_defend, name="eps_defend")
+        dtype_of(precision)  # refuses an unknown one
         if batch_size is not None:
             check_count(batch_size, name="batch_size")
         if threshold is not None and not (isinstance(threshold, int | float) and threshold == threshold):
@@ -110,6 +112,9 @@ class DefendedClassifier(nn.Module):
     The input is rounded to colour levels, purified, and classified by the unmodified ``classifier``. Purification has no
     useful gradient; ``gradient`` says what backward does there: "bpda" passes the gradient straight through (backward
     pass differentiable approximation with the identity, Athalye et al. 2018), "none" stops it.
+
+    The forward pass raises ``TypeError`` or ``ValueError`` for anything but floats in [0, 1], and for a ``purify`` that does
+    not return uint8 images of the shape that it was given.
     """
 
     def __init__(self, classifier: nn.Module, purify, *, gradient: str = "bpda"):
@@ -123,5 +128,8 @@ class DefendedClassifier(nn.Module):
         self.eval()
 
     def forward(self, pixels: Tensor) -> Tensor:
-        purified = to_unit(self.purify(from_unit(pixels.detach()))).to(pixels.device)
+        images = from_unit(pixels.detach())
+        purified = self.purify(images)
+        check_purified(purified, images)
+        purified = to_unit(purified).to(pixels.device)
         return self.classifier(_Replace.apply(pixels, purified, self.gradient == "bpda"))

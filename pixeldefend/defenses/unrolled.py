@@ -36,6 +36,7 @@ from ..checks import LEVELS, check_count, check_eps, check_eval_mode, check_labe
 from ..classifiers.inference import checked_logits
 from ..pixelcnn import PixelCNN
 from ..pixelcnn.logistic import bin_log_mass, condition_on_channels, scale_levels, split_parameters
+from ..pixelcnn.precision import full_products
 from ..scaling import TOP, from_unit, to_unit
 
 SETTLED = 1e-3  # levels: an image on which a pass changes less is done
@@ -83,7 +84,8 @@ class UnrolledPurification(nn.Module):
         Both are float32 (N, C, H, W) in 0..255, and so is the result, differentiable in both.
         """
         scaled = scale_levels(purified)
-        parameters = self.density.network(scaled.contiguous(memory_format=torch.channels_last))
+        with full_products(purified.device):
+            parameters = self.density.network(scaled.contiguous(memory_format=torch.channels_last))
         mixture = split_parameters(parameters.movedim(1, -1), purified.shape[1])
         means = condition_on_channels(mixture, scaled.movedim(1, -1))
         centre = levels.movedim(1, -1)[..., None]
@@ -110,17 +112,19 @@ class UnrolledPurification(nn.Module):
             live = live[change > SETTLED]
         return purified
 
+    @torch.inference_mode(False)  # a graph is needed, whatever mode the caller is in
+    @torch.enable_grad()
     def chains(self, levels: Tensor, purified: Tensor, gradient: Tensor) -> Iterator[Tensor]:
         """The terms, from n = 0 on, that sum to the gradient with respect to ``levels``, each (N, C, H, W).
 
         ``purified`` is what `solve` makes of ``levels``, ``gradient`` that of a scalar with respect to ``purified``.
         """
-        with torch.enable_grad():
-            levels, purified = levels.detach().requires_grad_(), purified.detach().requires_grad_()
-            chosen = self.choose(levels, purified)
+        levels, purified = levels.detach().requires_grad_(), purified.detach().requires_grad_()
+        chosen = self.choose(levels, purified)
         small = NEGLIGIBLE * gradient.abs().amax((1, 2, 3))
         for _ in range(levels[:1].numel()):
-            term, gradient = torch.autograd.grad(chosen, (levels, purified), gradient, retain_graph=True)
+            with full_products(levels.device):
+                term, gradient = torch.autograd.grad(chosen, (levels, purified), gradient, retain_graph=True)
             yield term
             if (gradient.abs().amax((1, 2, 3)) <= small).all():
                 return
@@ -162,6 +166,8 @@ class GradientFlow:
     purified: Tensor
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def gradient_flow(purification: UnrolledPurification, classifier: nn.Module, images: Tensor, labels: Tensor) -> GradientFlow:
     """Do gradients vanish on their way through purification, and where? (Section 4.4 says that they do.)
 
@@ -176,10 +182,10 @@ def gradient_flow(purification: UnrolledPurification, classifier: nn.Module, ima
     check_labels(labels, images)
     purification._check(pixels)
     levels = pixels * TOP
-    with torch.inference_mode(False), torch.enable_grad():
-        purified = purification.solve(levels).requires_grad_()
-        loss = F.cross_entropy(checked_logits(classifier, purified / TOP), labels.to(purified.device), reduction="sum")
-        (incoming,) = torch.autograd.grad(loss, purified)
+    purified = purification.solve(levels).requires_grad_()
+    labels = labels.to(purified.device, copy=True)  # under inference_mode the caller's cannot be saved for a gradient
+    loss = F.cross_entropy(checked_logits(classifier, purified / TOP), labels, reduction="sum")
+    (incoming,) = torch.autograd.grad(loss, purified)
     terms = list(purification.chains(levels, purified, incoming))
     norms = [term.flatten(1).norm(dim=1) for term in terms]
     return GradientFlow(TOP * incoming, TOP * sum(terms), TOP * torch.stack(norms, dim=1), purified.detach())

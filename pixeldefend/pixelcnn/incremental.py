@@ -14,6 +14,7 @@ recorded once and replayed (`RowGraphs`), as each of its thousands of steps is t
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,8 @@ from torch import Tensor
 
 from .layers import GatedBlock
 from .logistic import scale_levels
-from .network import LEVELS_OF_RESOLUTION, Network
+from .network import LEVELS_OF_RESOLUTION, Network, PixelCNNConfig
+from .precision import full_products
 from .rows import VerticalStream, product
 from .windows import Halves, Scratch, Space, Window, active_levels, halves, window_matrices
 
@@ -150,7 +152,7 @@ class Decoder:
                  dtype: torch.dtype = torch.float32):
         device, channels = network.head.b.device, network.config.channels
         space = Space(batch, width, network.config.filters, dtype, device)
-        self.choose, self.height, self.dtype = choose, height, dtype
+        self.choose, self.height = choose, height
         self.vertical, self.horizontal = VerticalStream(network, space), HorizontalStream(network, space)
         # the image's last two rows, scaled, and a channel of ones
         self.pixels = Window(space, width, channels + 1, columns=3)
@@ -176,7 +178,8 @@ class Decoder:
         for i in range(self.height):
             for buffer, value in zip(self.given, given, strict=True):
                 buffer.copy_(value[i])
-            self.row(i)
+            with full_products(self.chosen.device):
+                self.row(i)
             rows.append(self.chosen.clone())
             if on_row is not None:
                 on_row()
@@ -191,7 +194,7 @@ class Decoder:
             x[j].addmm_(self.left[slot], self.pixels_before[j])
             parameters = self.horizontal.pixel(i, j)
             levels.copy_(self.choose(parameters.t(), *(value[j].t() for value in self.given)).t())
-            own[j, :-1].copy_(scale_levels(levels, self.dtype))
+            own[j, :-1].copy_(scale_levels(levels))  # rounded once if the buffer is bfloat16, as by the parallel pass
 
     def _start_row(self, i: int, slot: int) -> None:
         """Everything in row ``i`` that earlier rows decide. Shifted-in rows and columns are zero, bias included."""
@@ -225,3 +228,11 @@ class RowGraphs:
                 with torch.cuda.graph(self.graphs[kind], pool=self.pool, stream=self.stream):
                     self.decoder.compute_row(i)
             self.graphs[kind].replay()
+
+
+@lru_cache
+def bytes_per_image(config: PixelCNNConfig, width: int, dtype: torch.dtype) -> int:
+    """Memory that a `Decoder` of such a network keeps for each image of its batch."""
+    with torch.device("meta"):
+        network = Network(config)
+    return Decoder(network, lambda parameters: parameters, batch=1, height=4, width=width, dtype=dtype).bytes_per_image

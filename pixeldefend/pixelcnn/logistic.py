@@ -32,9 +32,9 @@ class Mixture(NamedTuple):
     coefficients: Tensor  # (..., C (C - 1) / 2, K), already through tanh: green-red, blue-red, blue-green
 
 
-def scale_levels(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Levels 0..255 to [-1, 1]: (x - 127.5) / 127.5, any shape."""
-    return images.to(dtype) / 127.5 - 1.0
+def scale_levels(images: Tensor) -> Tensor:
+    """Levels 0..255 to [-1, 1]: (x - 127.5) / 127.5, float32, any shape."""
+    return images.float() / 127.5 - 1.0
 
 
 def split_parameters(parameters: Tensor, channels: int) -> Mixture:

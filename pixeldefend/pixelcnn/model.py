@@ -2,9 +2,9 @@
 
 import json
 import math
+import re
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from .. import paths
 from ..checks import check_count, check_eval_mode, check_generator, check_images
 from ..hub import PyTorchModelHubMixin, snapshot_download
 from ..weights import CONFIG, MAX_PIECE_SIZE, RESTORE, WEIGHT_FILES, load_weights, one_line, save_weights
-from .incremental import Choose, Decoder
+from .incremental import Choose, Decoder, bytes_per_image
 from .logistic import (
     LEVELS,
     Room,
@@ -28,15 +28,17 @@ from .logistic import (
 )
 from .network import Network, PixelCNNConfig
 from .pieces import work_through
+from .precision import dtype_of, full_products
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 LogProbs = Callable[[Tensor, int], Tensor]
 Pick = Callable[..., Tensor]
 # images computed together on each CPU thread, and on a GPU
 SCORING_CHUNK = 32, 1024  # larger chunks fall out of a CPU's caches and are slower
 LEVELS_CHUNK = 2, 32  # for all levels of every sub-pixel: working on an image of CIFAR-10 takes 95 MB
 DECODING_BATCH = 512, 4096
+DECODING_MEMORY = 4 * 2**30  # bytes, on all threads of a CPU together: a batch is smaller where they are many
 SMALLEST_BATCH = 80  # on several threads; with fewer they spend their time waiting for Python
+ON_A_HUB = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # "owner/name"; every other name with a slash is a path
 
 
 def shipped_densities() -> list[str]:
@@ -45,8 +47,8 @@ def shipped_densities() -> list[str]:
 
 
 def shipped_folder(name: str | Path) -> Path:
-    """The folder of a density: that of the name if it is a shipped one's, else the one that is given."""
-    return paths.WEIGHTS / "pixelcnn" / str(name) if str(name) in shipped_densities() else Path(name)
+    """The folder of a density: that of a string if it is a shipped one's name, else the one that is given."""
+    return paths.WEIGHTS / "pixelcnn" / name if isinstance(name, str) and name in shipped_densities() else Path(name)
 
 
 class PixelCNN(nn.Module, PyTorchModelHubMixin):
@@ -136,14 +138,12 @@ class PixelCNN(nn.Module, PyTorchModelHubMixin):
                 ``values`` are those of ``given`` for the sub-pixel, each (B,). It must only compute: on a GPU it is
                 recorded and replayed.
             given: at least one tensor (N, C, H, W), any dtype; says how many images are decoded and of what size.
-            batch_size: images decoded together, on each CPU thread; memory grows with it. ``None`` for a good one.
+            batch_size: images decoded together, on each CPU thread; memory grows with it. ``None`` for a good one, on a
+                CPU fewer where many threads together would need more than 4 GiB.
 
         Raises as `log_likelihood`.
         """
         check_eval_mode(self, name="the PixelCNN")
-        if batch_size is None:
-            batch_size = DECODING_BATCH[self.device.type == "cuda"]
-        check_count(batch_size, name="batch_size")
         if not given:
             raise ValueError("decode needs at least one tensor (N, C, H, W), to know how many images and of what size")
         shape = given[0].shape
@@ -151,22 +151,35 @@ class PixelCNN(nn.Module, PyTorchModelHubMixin):
             shapes = ", ".join(str(tuple(value.shape)) for value in given)
             raise ValueError(f"decode needs tensors of one shape (N, {self.shape[0]}, H, W), not {shapes}")
         self._check_size(given[0])
-        dtype = _dtype(precision)
-        out = torch.empty(shape, dtype=torch.uint8)
+        dtype = dtype_of(precision)
+        if batch_size is None:
+            batch_size = self._decoding_batch(shape, dtype)
+        check_count(batch_size, name="batch_size")
+        out = torch.empty(shape, dtype=torch.uint8, device="cpu")
         decoders = threading.local()  # one per thread; all pieces are of one size, but for those that memory was short for
 
-        def work(rows: slice, step: Callable[[], None]) -> None:
+        def work(rows: slice, step: Callable[[], None]) -> Tensor:
             batch = rows.stop - rows.start
             if getattr(decoders, "batch", None) != batch:
                 decoders.decoder = decoders.batch = None  # gives its memory back first
                 decoders.decoder = Decoder(self.network, pixel_chooser(shape[1], pick), batch=batch, height=shape[2],
                                            width=shape[3], dtype=dtype)  # fmt: skip
                 decoders.batch = batch
-            out[rows] = decoders.decoder.run([value[rows].to(self.device) for value in given], step).cpu()
+            return decoders.decoder.run([value[rows].to(self.device) for value in given], step).cpu()
 
-        work_through(len(out), batch_size, work, device=self.device, smallest=SMALLEST_BATCH, steps=shape[2], unit="row",
-                     progress=progress)  # fmt: skip
+        work_through(len(out), batch_size, work, device=self.device, out=out, smallest=SMALLEST_BATCH, steps=shape[2],
+                     unit="row", progress=progress)  # fmt: skip
         return out.to(given[0].device)
+
+    def _decoding_batch(self, shape: torch.Size, dtype: torch.dtype) -> int:
+        """How many images, of N of a shape (N, C, H, W), to decode together, on each CPU thread, unless the caller says."""
+        on_cpu, on_gpu = DECODING_BATCH
+        if self.device.type == "cuda":
+            return on_gpu
+        if shape[0] <= on_cpu:  # they need no more on many threads than on one
+            return on_cpu
+        fitting = DECODING_MEMORY // (torch.get_num_threads() * bytes_per_image(self.network.config, shape[3], dtype))
+        return max(1, min(on_cpu, fitting))
 
     @torch.inference_mode(False)  # as `decode`
     def _in_parallel(self, images: Tensor, function: Callable[[Tensor, Tensor], Tensor], shape: tuple[int, ...],
@@ -175,21 +188,22 @@ class PixelCNN(nn.Module, PyTorchModelHubMixin):
         check_eval_mode(self, name="the PixelCNN")
         check_images(images, channels=self.shape[0])
         self._check_size(images)
-        dtype = _dtype(precision)
-        out = torch.empty(len(images), *shape)
+        dtype = dtype_of(precision)
+        out = torch.empty(len(images), *shape, device="cpu")
 
         @torch.no_grad()
-        def work(rows: slice, step: Callable[[], None]) -> None:
+        def work(rows: slice, step: Callable[[], None]) -> Tensor:
             chunk = images[rows].to(self.device)
             x = scale_levels(chunk).contiguous(memory_format=torch.channels_last)
-            with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-                parameters = self.network(x)
-            out[rows] = function(chunk, parameters.float()).cpu()
+            with full_products(self.device):
+                with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+                    parameters = self.network(x)
+                found = function(chunk, parameters.float()).cpu()
             step()
+            return found
 
         size = chunk_sizes[self.device.type == "cuda"]
-        with full_products():
-            work_through(len(images), size, work, device=self.device, unit="chunk", progress=progress)
+        work_through(len(images), size, work, device=self.device, out=out, unit="chunk", progress=progress)
         return out.to(images.device)
 
     @staticmethod
@@ -210,31 +224,37 @@ class PixelCNN(nn.Module, PyTorchModelHubMixin):
         """The mixin's hook, which takes no options: `save_pretrained` has written the weights."""
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, **options) -> "PixelCNN":
+    def from_pretrained(cls, name: str | Path, *, device: torch.device | str = "cpu", revision: str | None = None,
+                        cache_dir: str | Path | None = None, force_download: bool = False, local_files_only: bool = False,
+                        token: str | bool | None = None) -> "PixelCNN":  # fmt: skip
         """Load a density: a name in ``data/weights/pixelcnn`` such as "fashion-mnist", or a folder; eval mode, float32.
 
-        The weights are compared with their SHA-256 hashes. ``options`` go to huggingface_hub's mixin, for densities on a
-        hub ("owner/name").
+        Any other string "owner/name" is asked for on a Hugging Face hub, for which the options after ``device`` are: see
+        ``huggingface_hub.snapshot_download``. The weights are compared with their SHA-256 hashes.
 
         Raises:
-            ValueError: an unknown name (the message lists those that exist), or a damaged or foreign file.
+            ValueError: no such folder or name (the message lists those shipped), or a damaged or foreign file.
             FileNotFoundError: a folder without its configuration, a piece of its weights, or their hashes.
         """
         folder = shipped_folder(name)
-        if not folder.is_dir() and (isinstance(name, Path) or "/" not in name):
+        if folder.is_dir():
+            if not (folder / CONFIG).is_file():
+                raise FileNotFoundError(f"{folder / CONFIG} is missing; {RESTORE}")
+        elif not (isinstance(name, str) and ON_A_HUB.fullmatch(name)):
             known = ", ".join(shipped_densities()) or "none"
-            raise ValueError(f"no density {str(name)!r}: give a folder or one of those shipped: {known}")
-        if folder.is_dir() and not (folder / CONFIG).is_file():
-            raise FileNotFoundError(f"{folder / CONFIG} is missing; {RESTORE}")
+            raise ValueError(f"no such folder, and no shipped density of that name: {str(name)!r}; shipped are: {known}")
         try:
-            return super().from_pretrained(str(folder) if folder.is_dir() else name, **options).eval()
+            model = super().from_pretrained(
+                str(folder), revision=revision, cache_dir=cache_dir, force_download=force_download,
+                local_files_only=local_files_only, token=token,
+            )  # fmt: skip
         except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
             raise ValueError(f"{folder / CONFIG} is damaged ({one_line(error)}); {RESTORE}") from error
+        return model.to(device).eval()
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, revision: str | None, cache_dir: str | Path | None, force_download: bool,
-                         local_files_only: bool, token: str | bool | None, map_location: str = "cpu",
-                         **options) -> "PixelCNN":  # fmt: skip
+                         local_files_only: bool, token: str | bool | None, **config) -> "PixelCNN":  # fmt: skip
         """The mixin's hook. Its own reads one file, prints a line, and on a hub would take a pickle."""
         folder = Path(model_id)
         if not folder.is_dir():
@@ -242,25 +262,10 @@ class PixelCNN(nn.Module, PyTorchModelHubMixin):
                 model_id, revision=revision, cache_dir=cache_dir, force_download=force_download, token=token,
                 local_files_only=local_files_only, allow_patterns=list(WEIGHT_FILES),
             ))  # fmt: skip
-        model = cls(**{key: value for key, value in options.items() if key in cls.SIZES}).to(map_location)
+        with torch.device("cpu"):  # whatever torch's default is
+            model = cls(**{key: value for key, value in config.items() if key in cls.SIZES})
         load_weights(model, folder)
         return model
-
-
-@contextmanager
-def full_products() -> Iterator[None]:
-    """Convolutions on a GPU in all of float32, as the incremental pass has them; cuDNN by itself rounds to TF32."""
-    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
-
-
-def _dtype(precision: str) -> torch.dtype:
-    if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}; choose one of: {', '.join(PRECISIONS)}")
-    return PRECISIONS[precision]
 
 
 def pixel_chooser(channels: int, pick: Pick) -> Choose:

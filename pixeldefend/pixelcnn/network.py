@@ -82,9 +82,11 @@ class Network(nn.Module):
         self.head = ShiftedConv(f, config.outputs, (1, 1))
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Draw every V from N(0, 0.05^2), set g = 1 and b = 0."""
+        """Draw every V from N(0, 0.05^2), set g = 1 and b = 0. The generator's device need not be the network's."""
         for layer in self.normalised_layers():
-            nn.init.normal_(layer.v, 0.0, 0.05, generator=generator)
+            drawn = torch.empty(layer.v.shape, dtype=layer.v.dtype, device=generator.device)
+            with torch.no_grad():
+                layer.v.copy_(nn.init.normal_(drawn, 0.0, 0.05, generator=generator))
             nn.init.ones_(layer.g)
             nn.init.zeros_(layer.b)
 

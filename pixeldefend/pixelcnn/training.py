@@ -88,7 +88,7 @@ class DensityJob:
         self.device = images.device
         free = ("steps", "cooldown_steps")  # they may change when a run is resumed
         self.settings = {k: v for k, v in {**network.config.as_dict(), **recipe.settings()}.items() if k not in free}
-        if recipe.start is None:  # before the network is moved: the generator is the CPU's
+        if recipe.start is None:
             network.reset_parameters(torch.Generator().manual_seed(recipe.seed))
         self.network = network.to(self.device, memory_format=torch.channels_last).train()
         if recipe.start is None:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from .. import attacks
@@ -89,24 +88,6 @@ def choose_threshold(found: Mapping[str, Outcome], eps_attacks: Sequence[int]) -
     tried = thresholds(found)
     purified = {eps: strongest_accuracy(found, eps, tried[0]) for eps in eps_attacks}
     return max(t for t in tried if all(strongest_accuracy(found, eps, t) >= purified[eps] for eps in eps_attacks))
-
-
-def threshold_figure(found: Mapping[str, Outcome], eps_attacks: Sequence[int], *, paper: float) -> Figure:
-    """Accuracy against the threshold, on clean images and under the strongest attack at each eps; see `choose_threshold`.
-
-    ``paper`` is the paper's threshold, bits per dimension, drawn dotted; ours is dashed.
-    """
-    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
-    axes, tried = figure.subplots(), thresholds(found)
-    axes.plot(tried, [100 * found["clean"].accuracy(t) for t in tried], color="#000000", label="clean")
-    for eps, colour, style in zip(eps_attacks, ("#0072B2", "#D55E00", "#009E73"), ("--", "-.", ":"), strict=False):
-        values = [100 * strongest_accuracy(found, eps, t) for t in tried]
-        axes.plot(tried, values, color=colour, linestyle=style, label=f"strongest attack, eps {eps}")
-    axes.axvline(choose_threshold(found, eps_attacks), color="#555555", linestyle="--", linewidth=1, label="ours")
-    axes.axvline(paper, color="#555555", linestyle=":", linewidth=1, label="paper")
-    axes.set(xlabel="threshold (bits per dimension)", ylabel="accuracy (%)", ylim=(0, 100))
-    axes.legend(fontsize=8, loc="lower left")
-    return figure
 
 
 def as_plain(found: Mapping[str, Outcome]) -> dict:

@@ -60,21 +60,21 @@ class Lab:
         precision: of the density's network when images are scored and purified, "float32" or "bfloat16", and of the
             records that are loaded. By default float32, and records of either are loaded: bfloat16 changes the mean by
             about 0.001 bits per dimension, and processors without it need several times as long.
-        recompute: what to make anew, though it is there: ``True``, all results from before now; "stale", those that were
-            made with other weights or settings; ``False``, nothing: of the repository's records, those raise
+        recompute: what to make anew, though it is there: ``True`` or 1, all results from before now; "stale", those that
+            were made with other weights or settings; ``False``, nothing: of the repository's records, those raise
             `StaleRecord`, while one's own, in ``records`` or of "smoke", are replaced; results on reference images are
             the repository's in any case. By default what
-            ``PIXELDEFEND_RECOMPUTE`` says, which a build sets: "stale", or the time (seconds since 1970) before which
+            ``PIXELDEFEND_RECOMPUTE`` says, 1 or what a build sets: "stale", or the time (seconds since 1970) before which
             nothing counts, so that each is computed once for all notebooks of a build.
         records: where records lie; by default ``data/records/<profile>``, and a git-ignored cache for "smoke".
         density: a name or folder for `PixelCNN.from_pretrained`; by default the first of `conditions.densities_of`
-            that is shipped. Where there is none, records hold no bits per dimension, and what needs the density raises
-            ``ValueError``.
+            that is shipped. Results on reference images go by the folder's own name. Where there is no density, records
+            hold no bits per dimension, and what needs the density raises ``ValueError``.
     """
 
     def __init__(self, data_set: str, profile: str = "laptop", *, precision: str | None = None,
-                 recompute: bool | str | None = None, records: Path | None = None, density: str | None = None,
-                 device: torch.device | str = "cpu", progress: bool = False):
+                 recompute: bool | str | float | None = None, records: Path | None = None,
+                 density: str | Path | None = None, device: torch.device | str = "cpu", progress: bool = False):
         check_choice(profile, PROFILES, name="profile")
         self.data_set, self.profile_name, self.profile = data_set, profile, PROFILES[profile]
         self.precision = precision or "float32"
@@ -85,7 +85,6 @@ class Lab:
         self.lasting = Store(device, free=free, keeps="" if replaces else REPLACE_REFERENCE)
         default = paths.ROOT / "cache" / "records" if profile == "smoke" else paths.RECORDS
         self.records = Path(records) if records else default / profile
-        self.reference_folder = paths.RECORDS / "reference"
         self.cache = paths.ROOT / "cache" / "attacked" / profile
         self.device, self.progress = device, progress
         wanted = densities_of(profile, data_set)
@@ -357,8 +356,7 @@ class Lab:
         def evaluate() -> tuple[list, list, list]:
             return [], [], self._bits(load_images(self.data_set, split, limit=limit).images)
 
-        path = self.reference_folder / f"{self.density_name}-{split}.json"
-        return self.lasting.record(path, config, evaluate)
+        return self.lasting.record(reference_path(self.density_name, split), config, evaluate)
 
     def detector(self, split: str) -> LikelihoodDetector:
         """A detector calibrated on "train" images (as the paper) or on "held-out" ones (which keeps the test valid)."""
@@ -382,8 +380,13 @@ class Lab:
                 when it exists and matches, because it needs the training images.
         """
         if reference:
-            return self.lasting.measurement(self.reference_folder / f"{self.density_name}-{name}.json", config, measure)
+            return self.lasting.measurement(reference_path(self.density_name, name), config, measure)
         return self.store.measurement(self.records / f"{self.data_set}-{name}.json", config, measure)
+
+
+def reference_path(density: str | Path, name: str) -> Path:
+    """Where the results of a density, a shipped one's name or a folder, on reference images lie."""
+    return paths.RECORDS / "reference" / f"{Path(density).resolve().name}-{name}.json"
 
 
 def _parts(condition: Condition) -> tuple[Condition, Condition]:

@@ -21,12 +21,13 @@ from ..defenses import PixelDefend
 from ..defenses.purification import most_likely_within
 from ..fingerprint import fingerprint
 from ..pixelcnn import PixelCNN
-from ..pixelcnn.incremental import Decoder
+from ..pixelcnn.incremental import Decoder, bytes_per_image
 from ..pixelcnn.layers import Elementwise, concat_elu, gate_and_activate
 from ..pixelcnn.logistic import scale_levels
-from ..pixelcnn.model import PRECISIONS, pixel_chooser
+from ..pixelcnn.model import pixel_chooser
 from ..pixelcnn.network import Network
 from ..pixelcnn.pieces import work_through
+from ..pixelcnn.precision import PRECISIONS, full_products
 from ..pixelcnn.training import DensityJob, Recipe, compile_network
 from .store import machine
 
@@ -130,7 +131,8 @@ class _Bench:
         """Operations a second in large square matrix products."""
         size = 8192 if self.device.type == "cuda" else 1024
         a, b = (torch.randn(size, size, device=self.device).to(dtype) for _ in range(2))
-        rate = 2 * size**3 / self.seconds(lambda: torch.mm(a, b))
+        with full_products(self.device):
+            rate = 2 * size**3 / self.seconds(lambda: torch.mm(a, b))
         self.report(f"matrix products, {dtype}: {rate / 1e9:.0f} GFLOP/s")
         return rate
 
@@ -160,7 +162,8 @@ class _Bench:
         def work(rows: slice, step: Callable[[], None]) -> None:
             x = scale_levels(images[rows]).contiguous(memory_format=layout)
             autocast = torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
-            with autocast, torch._dynamo.config.patch(recompile_limit=64):  # each layout and thread counts as one
+            patch = torch._dynamo.config.patch(recompile_limit=64)  # each layout and thread counts as one
+            with full_products(self.device), autocast, patch:
                 network(x)
 
         return lambda: work_through(len(images), chunk, work, device=self.device)
@@ -214,7 +217,7 @@ class _Bench:
 
     def memory(self, dtype: torch.dtype) -> int:
         """Bytes that the incremental pass keeps for each image."""
-        return self._decoder(1, dtype).bytes_per_image
+        return bytes_per_image(self.density.network.config, self.density.shape[2], dtype)
 
     def profile(self, dtype: torch.dtype, rows: int = 8) -> dict[str, float]:
         """Shares of the time of the pass, choosing left out, on one CPU thread: products, element-wise, the rest."""
@@ -268,7 +271,8 @@ def purify_naively(density: PixelCNN, images: Tensor, eps_defend: int) -> Tensor
     choose = pixel_chooser(images.shape[1], most_likely_within(eps_defend, density.device))
     purified = images.clone()
     for i, j in itertools.product(*map(range, images.shape[2:])):
-        parameters = density.network(scale_levels(purified))[:, :, i, j]
+        with full_products(density.device):
+            parameters = density.network(scale_levels(purified))[:, :, i, j]
         purified[:, :, i, j] = choose(parameters, images[:, :, i, j])
     return purified
 

@@ -13,6 +13,7 @@ import torch
 from .records import Record, load_record, read_signed, save_record, write_signed
 
 RECOMPUTE, STALE = "PIXELDEFEND_RECOMPUTE", "stale"  # an environment variable, and one of its values
+EARLIEST = 1e9  # seconds since 1970, in the year 2001: no build of this book began before
 REPLACE = ("`make book RECOMPUTE=stale` makes such results anew and replaces them, as does Lab(..., recompute=\"stale\"); "
            "Lab(..., records=FOLDER) keeps yours apart")  # fmt: skip
 REPLACE_REFERENCE = ("Lab(..., recompute=\"stale\") makes it anew, which takes the training images and hours, and replaces "
@@ -92,18 +93,21 @@ class Store:
         return {"seconds": round(time.perf_counter() - started, 1), **machine(torch.device(self.device))}
 
 
-def recomputing(wanted: bool | str | None) -> tuple[float, bool]:
+def recomputing(wanted: bool | str | float | None) -> tuple[float, bool]:
     """The time (seconds since 1970) before which no result counts, and whether those that do not match are replaced.
 
     ``wanted`` is as for `Lab`; ``None`` for what the environment variable says. Raises ``ValueError`` for anything else.
     """
     if wanted is None:
         wanted = os.environ.get(RECOMPUTE) or False
-    if wanted is True:
+    if wanted in (True, "1"):
         return time.time(), True
     if wanted in (False, "0", STALE):
         return 0.0, wanted == STALE
     try:
-        return float(wanted), True
-    except ValueError:
-        raise ValueError(f"recompute, or {RECOMPUTE}, must be {STALE!r} or a time in seconds, not {wanted!r}") from None
+        not_before = float(wanted)
+    except (TypeError, ValueError):
+        not_before = 0.0
+    if not not_before >= EARLIEST:  # any other number would recompute nothing, without a word
+        raise ValueError(f"recompute, or {RECOMPUTE}, must be {STALE!r} or 1 or a time, seconds since 1970, not {wanted!r}")
+    return not_before, True

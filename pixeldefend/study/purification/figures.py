@@ -1,11 +1,13 @@
-"""Figures of purified images: figures 4, 5, 10 and 11 of the paper, a group of rows or a panel for each data set."""
+"""Figures of purified images: figures 4, 5, 10 and 11 of the paper, a group of rows or a panel for each data set; and of
+adaptive purification."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..adaptive import Outcome, choose_threshold, strongest_accuracy, thresholds
 from ..available import FIGURE_EPS, TITLES
 from ..figures import COLOURS, OTHER, draw_gallery, kind_of, label
 from .optimisation import CALLED, Comparison
@@ -82,3 +84,21 @@ def _strips(comparison: Comparison) -> list[tuple[str, Tensor, str]]:
         colour = SEARCHED[objective]
         rows += [(f"L-BFGS-B, {CALLED[objective]}", runs.real, colour), ("the same, rounded", runs.rounded, colour)]
     return rows
+
+
+def threshold_figure(found: Mapping[str, Outcome], eps_attacks: Sequence[int], *, paper: float) -> Figure:
+    """Accuracy against the threshold of `adaptive.choose_threshold`, on clean images and under each eps's strongest attack.
+
+    ``paper`` is the paper's threshold, bits per dimension, drawn dotted; ours is dashed.
+    """
+    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    axes, tried = figure.subplots(), thresholds(found)
+    axes.plot(tried, [100 * found["clean"].accuracy(t) for t in tried], color="#000000", label="clean")
+    for eps, colour, style in zip(eps_attacks, ("#0072B2", "#D55E00", "#009E73"), ("--", "-.", ":"), strict=False):
+        values = [100 * strongest_accuracy(found, eps, t) for t in tried]
+        axes.plot(tried, values, color=colour, linestyle=style, label=f"strongest attack, eps {eps}")
+    axes.axvline(choose_threshold(found, eps_attacks), color="#555555", linestyle="--", linewidth=1, label="ours")
+    axes.axvline(paper, color="#555555", linestyle=":", linewidth=1, label="paper")
+    axes.set(xlabel="threshold (bits per dimension)", ylabel="accuracy (%)", ylim=(0, 100))
+    axes.legend(fontsize=8, loc="lower left")
+    return figure
