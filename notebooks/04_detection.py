@@ -188,8 +188,8 @@ detection_figures.p_value_panels(figure_3)
 # the paper's in bits ({doc}`01_models`) is enough for that.
 #
 # On Fashion-MNIST it is {glue:text}`few_rand:.0f` %, {glue:text}`few_fgsm:.0f` % and {glue:text}`few_bim:.0f` % after RAND, FGSM and
-# BIM. There DeepFool and CW do not lie in between: with {glue:text}`few_deepfool:.0f` % DeepFool is as conspicuous as the large perturbations, and
-# with {glue:text}`few_carlini_wagner:.0f` % CW is hardly more so than clean images.
+# BIM. There the two lie at the ends of that range: with {glue:text}`few_deepfool:.0f` % DeepFool is nearly as conspicuous as the large
+# perturbations, and with {glue:text}`few_carlini_wagner:.0f` % CW is hardly more so than clean images.
 
 # %% tags=["remove-output", "hide-input"]
 nearest = {

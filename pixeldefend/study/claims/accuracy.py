@@ -14,8 +14,8 @@ from .judging import CHANCE, Claim, Comparisons, NotRun, Outcome, accuracy, cell
 NORMAL, VGG, FGSM_TRAINED, BIM_TRAINED, SMOOTHED, SQUEEZED, SQUEEZED_TRAINED = UPPER_ROWS
 PURIFIED, VGG_PURIFIED, TRAINED_PURIFIED, TRAINED_ADAPTIVE = LOWER_ROWS
 PAPER_BEST = {"fashion-mnist": "76/63 to 85/84", "cifar10": "74/32/6 to 81/70/56"}  # section 4.3
-LESS_RESTORED = ("On CIFAR-10 a better density gives more back, and the paper's is better than ours; that may be a part of "
-                 "the distance ({numref}`fig-earlier`).")  # fmt: skip
+LESS_RESTORED = ("A better density gives more back, at least on CIFAR-10, and the paper's is better than ours; that may be "
+                 "a part of the distance ({numref}`fig-earlier`).")  # fmt: skip
 
 
 def _at_each_eps(lab: Lab, compare: Callable[[Lab, int], Outcome]) -> Comparisons:
