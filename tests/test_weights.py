@@ -233,6 +233,11 @@ def test_all_pieces_come_from_a_hub(hub):
     assert fingerprint(PixelCNN.from_pretrained("owner/net", **options)) == fingerprint(toy())
 
 
+def test_what_no_hub_gives_is_said_to_be_no_folder_either(tmp_path):
+    with pytest.raises(ValueError, match="there is no folder runs/my-densty, nor can it be had from a hub"):
+        PixelCNN.from_pretrained("runs/my-densty", cache_dir=tmp_path, local_files_only=True)
+
+
 def test_a_damaged_download_is_named(hub):
     options, snapshot = hub
     flip_a_bit(snapshot / FIRST)

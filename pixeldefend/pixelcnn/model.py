@@ -233,7 +233,8 @@ class PixelCNN(nn.Module, PyTorchModelHubMixin):
         ``huggingface_hub.snapshot_download``. The weights are compared with their SHA-256 hashes.
 
         Raises:
-            ValueError: no such folder or name (the message lists those shipped), or a damaged or foreign file.
+            ValueError: no such folder or name (the message lists those shipped), nothing of that name on the hub, or no hub
+                to be reached, or a damaged or foreign file.
             FileNotFoundError: a folder without its configuration, a piece of its weights, or their hashes.
         """
         folder = shipped_folder(name)
@@ -250,6 +251,10 @@ class PixelCNN(nn.Module, PyTorchModelHubMixin):
             )  # fmt: skip
         except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
             raise ValueError(f"{folder / CONFIG} is damaged ({one_line(error)}); {RESTORE}") from error
+        except OSError as error:
+            if folder.is_dir():
+                raise
+            raise ValueError(f"there is no folder {name}, nor can it be had from a hub: {one_line(error)}") from error
         return model.to(device).eval()
 
     @classmethod
