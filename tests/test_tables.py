@@ -242,6 +242,19 @@ def test_records_of_all_images_stand_beside_those_of_fewer():
         assert tables.all_images_table(ROWS[:1], lambda _, found=nothing: found, lambda _: record(20, 200), "cifar10") == ""
 
 
+def test_the_tuned_attack_stands_beside_the_same_images_clean_and_after_bim():
+    """Of those the first 200 are right less often here than all."""
+    def found(condition: Condition) -> Record:
+        if condition.attack == TUNED:
+            return record(20 if condition.defence == "none" else 160, 200)
+        return record(800 if condition.attack == "clean" else 900, 1000, first=False)
+
+    head, _, *lines = tables.tuned_table(found, UPPER_ROWS[0], LOWER_ROWS[0], "cifar10").splitlines()
+    assert len(cells(head)) == 6 and [cells(line)[0] for line in lines] == ["2", "8", "16"]
+    assert cells(lines[0])[1:] == ["200", "**10.0**<br>[6,&nbsp;15]", "**80.0**<br>[73,&nbsp;85]", "**0.0**<br>[0,&nbsp;2]",
+                                   "**50.0**<br>[43,&nbsp;57]"]  # fmt: skip
+
+
 def test_a_table_of_roundings_shows_what_quantisation_does_alone():
     right = {"none": 20, "nearest": 160, "outward": 60}
 

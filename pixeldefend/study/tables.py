@@ -11,6 +11,7 @@ from .conditions import (
     EPS_ATTACK,
     NAMES,
     SEARCHED,
+    TUNED,
     Condition,
     Row,
     attacks_with_eps,
@@ -177,6 +178,22 @@ def _accuracies(row: Row, record: Callable[[Condition], Record], data_set: str, 
 def _head(column: str, counts: set[int]) -> str:
     title = NAMES.get(column, column)
     return f"{title}<br>n&nbsp;=&nbsp;{counts.pop()}" if len(counts) == 1 else title
+
+
+def tuned_table(record: Callable[[Condition], Record], without: Row, purified: Row, data_set: str) -> str:
+    """What the tuned CW leaves of a classifier, ``without`` a defence and ``purified``, in Markdown with Wilson intervals;
+    beside it, of the same images purified, those that are clean and those after BIM."""
+    heads = ["eps", "n", "CW, tuned,<br>no defence", "CW, tuned,<br>PixelDefend", "clean,<br>PixelDefend",
+             "BIM,<br>PixelDefend"]  # fmt: skip
+    lines = ["| " + " | ".join(heads) + " |", "|--:|--:|" + ":-:|" * (len(heads) - 2)]
+    for eps in EPS_ATTACK[data_set]:
+        columns = [(without, TUNED, eps), (purified, TUNED, eps), (purified, "clean", 0), (purified, "bim", eps)]
+        found = [record(row.condition(data_set, attack, size)) for row, attack, size in columns]
+        count = min(map(len, found))
+        right = [int(of.correct[:count].sum()) for of in found]
+        cells = [f"**{100 * k / count:.1f}**<br>{percent_interval(k, count)}" for k in right]
+        lines.append(f"| {eps} | {count} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def rounding_table(record: Callable[[Condition], Record], data_set: str, *, network: str = "resnet",
