@@ -159,9 +159,8 @@ glue("n_dear", n_dear, display=False)
 
 # %% tags=["remove-output", "hide-input"]
 lines = ["| classifier | attack | eps 8 | eps 25 |", "|---|---|:-:|:-:|"]
-iterated = {"normal": ("bim", "deepfool", "carlini_wagner", TUNED), "vgg": ("bim", TUNED), "fgsm_trained": ("bim", TUNED)}
-for short, row in {"normal": UPPER_ROWS[0], "vgg": UPPER_ROWS[1], "fgsm_trained": UPPER_ROWS[2]}.items():
-    for attack in iterated[short]:
+for short, row in zip(("normal", "vgg", "fgsm_trained"), UPPER_ROWS, strict=False):  # the others have no tuned attack
+    for attack in ("bim", "deepfool", "carlini_wagner", TUNED) if short == "normal" else ("bim", TUNED):
         found = [lab.record(row.condition(lab.data_set, attack, eps)) for eps in (small, large)]
         right = [int(r.correct[:n_dear].sum()) for r in found]
         cells = [f"**{100 * k / n_dear:.1f}**<br>{tables.percent_interval(k, n_dear)}" for k in right]

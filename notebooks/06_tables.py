@@ -12,8 +12,9 @@ import math
 from IPython.display import Markdown
 from myst_nb import glue
 
+from pixeldefend.attacks import bim_iterations
 from pixeldefend.study import Lab, adaptive, figures, tables
-from pixeldefend.study.available import PREFIXES, TITLES
+from pixeldefend.study.available import FIGURE_EPS, PREFIXES, TITLES
 from pixeldefend.study.claims.likelihood import PAPER_BITS
 from pixeldefend.study.conditions import (
     ATTACKS,
@@ -33,6 +34,7 @@ from pixeldefend.study.shipped import earlier
 figures.use_style()
 labs = {data_set: Lab(data_set, profile) for data_set in EPS_ATTACK}
 lab = labs["fashion-mnist"]
+glue("bim_most", max(bim_iterations(eps) for every in EPS_ATTACK.values() for eps in every), display=False)
 small, large = EPS_ATTACK[lab.data_set]
 
 # %% [markdown]
@@ -44,7 +46,7 @@ small, large = EPS_ATTACK[lab.data_set]
 # the authors' code, in which FGSM, BIM and DeepFool know half of the defence, the median filter, and CW none of it. Such
 # numbers say nothing about an attacker who knows everything. {cite:t}`athalye2018obfuscated` attacked the defended system as
 # a whole and were left with an accuracy of 9 % on CIFAR-10; tables such as these must not be read as a claim of white-box
-# robustness. For the baselines, too, the numbers are upper bounds: BIM starts from the image itself and takes at most 29 steps,
+# robustness. For the baselines, too, the numbers are upper bounds: BIM starts from the image itself and takes at most {glue:text}`bim_most:,d` steps,
 # and stronger attacks are known {cite:p}`madry2018towards,croce2020reliable` ({numref}`tbl-tuned` has one).
 #
 # Attacks and purified images are integers from 0 to 255 throughout. In brackets stands the 95 % interval of {cite:t}`wilson1927probable`, which
@@ -258,13 +260,11 @@ threshold_figure(outcomes[lab.data_set], EPS_ATTACK[lab.data_set], paper=PAPER_T
 # %% tags=["remove-output", "hide-input"]
 scored = {data_set: of for data_set, of in labs.items() if not of.missing((UPPER_ROWS[0], LOWER_ROWS[0]))}
 parts = {TITLES[name]: tables.tuned_table(of.record, UPPER_ROWS[0], LOWER_ROWS[0], name) for name, of in scored.items()}
-glue("tuned_purified", Markdown(stacked(parts)), display=False)
+glue("tuned_table", Markdown(stacked(parts)), display=False)
 for data_set, of in scored.items():
-    for eps in EPS_ATTACK[data_set]:
-        found = of.record(LOWER_ROWS[0].condition(data_set, TUNED, eps))
-        glue(f"{PREFIXES[data_set]}tuned_purified_{eps}", 100 * found.accuracy, display=False)
-        bare = of.record(UPPER_ROWS[0].condition(data_set, TUNED, eps))
-        glue(f"{PREFIXES[data_set]}tuned_bare_{eps}", 100 * bare.accuracy, display=False)
+    for short_name, row in (("bare", UPPER_ROWS[0]), ("purified", LOWER_ROWS[0])):
+        found = of.record(row.condition(data_set, TUNED, FIGURE_EPS))
+        glue(f"{PREFIXES[data_set]}tuned_{short_name}", 100 * found.accuracy, display=False)
 
 # %% [markdown]
 # ## A stronger search
@@ -275,14 +275,14 @@ for data_set, of in scored.items():
 # :::{table} Accuracy in percent of the ResNet, with 95 % Wilson intervals, under the tuned CW, which does not know of the defence; and of the same images purified, clean and after BIM.
 # :name: tbl-tuned-purified
 #
-# ```{glue:md} tuned_purified
+# ```{glue:md} tuned_table
 # :format: myst
 # ```
 # :::
 #
-# Against the undefended ResNet this attack is as strong as can be: at $\epsilon = 8$ it leaves {glue:text}`tuned_bare_8:.1f` % on
-# Fashion-MNIST and {glue:text}`cifar10_tuned_bare_8:.1f` % on CIFAR-10. Behind purification it is {glue:text}`tuned_purified_8:.1f` % and
-# {glue:text}`cifar10_tuned_purified_8:.1f` %, on Fashion-MNIST about what clean images have. It looks for the smallest change that succeeds, and small changes are what
+# Against the undefended ResNet this attack is as strong as can be: at $\epsilon = 8$ it leaves {glue:text}`tuned_bare:.1f` % on
+# Fashion-MNIST and {glue:text}`cifar10_tuned_bare:.1f` % on CIFAR-10. Behind purification it is {glue:text}`tuned_purified:.1f` % and
+# {glue:text}`cifar10_tuned_purified:.1f` %, on Fashion-MNIST about what clean images have. It looks for the smallest change that succeeds, and small changes are what
 # purification undoes best; BIM, which uses the room that it has, keeps more of its effect. How often an attack succeeds without the
 # defence therefore says little about what it leaves behind it. An attack has to aim at the defence ({doc}`08_end_to_end`).
 

@@ -237,8 +237,8 @@ endtoend_figures.accuracy_by_steps(around, steps={name: of.steps for name, of in
 # :::
 #
 # With as many steps, and $\epsilon = 8$, BIM leaves {glue:text}`unaware:.0f` % on Fashion-MNIST and {glue:text}`cifar10_unaware:.0f` % on
-# CIFAR-10, where BPDA leaves {glue:text}`bpda_accuracy_small:.0f` % and {glue:text}`cifar10_bpda_accuracy_small:.0f` %: what the
-# attacker knows is what counts. Attacks that do not know of the defence, with which the paper's tables and those of
+# CIFAR-10, where BPDA leaves {glue:text}`bpda_accuracy_small:.0f` % and {glue:text}`cifar10_bpda_accuracy_small:.0f` %:
+# more steps do not make up for not knowing. (That BPDA stops in time is a part of what it knows: it sees the defence's answer.) Attacks that do not know of the defence, with which the paper's tables and those of
 # {doc}`06_tables` are made, flatter it. Without a limit BPDA leaves {glue:text}`unlimited:.0f` % on Fashion-MNIST and
 # {glue:text}`cifar10_unlimited:.0f` % on CIFAR-10.
 #
