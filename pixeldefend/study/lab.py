@@ -15,12 +15,13 @@ from ..checks import check_choice
 from ..classifiers import load_classifier, predict, saved_classifiers
 from ..classifiers.inference import predict_pixels
 from ..classifiers.store import classifier_name
-from ..defenses import MedianFiltered, PixelDefend, squeeze
+from ..defenses import PixelDefend, squeeze
 from ..detection import LikelihoodDetector
 from ..fingerprint import fingerprint
 from ..images import DATA_SETS, Images, load_images
 from ..pixelcnn import PixelCNN, shipped_densities
 from .adaptive import ADVERSARIES, Outcome, adaptive_record, as_plain, choose_threshold, outcomes
+from .attacked import run_attack, shared_attack
 from .conditions import (
     ADAPTIVE,
     ATTACKS,
@@ -45,7 +46,6 @@ from .store import REPLACE, REPLACE_REFERENCE, Store, recomputing
 
 SEED = 0
 TOGETHER = 500  # images of several conditions to purify at once
-DEAR_BATCH = 500  # images: the steps in which only a few of a batch still move are what costs, so few batches
 
 
 class Lab:
@@ -92,7 +92,7 @@ class Lab:
         self.has_density = bool(density or shipped)
         self.density_name = density or (shipped or wanted)[0]
         self._classifiers: dict[tuple[str, str], nn.Module] = {}
-        self._attacked: dict[tuple, Tensor] = {}
+        self._attacked: dict[Condition, Tensor] = {}  # by `shared_attack`
         self._purified: dict[Condition, Tensor] = {}  # ahead of their records
 
     @cached_property
@@ -140,40 +140,24 @@ class Lab:
         return len(self.test) if limit is None else min(limit, len(self.test))
 
     def _found(self, condition: Condition, count: int) -> Tensor:
-        """What `_attack` finds on the first ``count`` images; each attack runs once for all conditions that share it."""
-        eps = 0 if condition.attack in SEARCHED else condition.eps
-        key = (condition.network, condition.training, condition.attack, eps, condition.through_median)
-        if len(self._attacked.get(key, ())) < count:
-            run = self._attack if condition.attack not in DEAR else self._attack_or_cache
-            self._attacked[key] = run(condition, count)
-        return self._attacked[key][:count]
+        """What the attack finds on the first ``count`` images; it runs once for all conditions that share it."""
+        of = shared_attack(condition)
+        if len(self._attacked.get(of, ())) < count:
+            run = self._attack if of.attack not in DEAR else self._attack_or_cache
+            self._attacked[of] = run(of, count)
+        return self._attacked[of][:count]
 
-    def _attack(self, condition: Condition, count: int) -> Tensor:
-        """Images as levels; those in `SEARCHED`: as floats in [0, 1], for every eps."""
-        net = self.classifier(condition.network, condition.training)
-        net = MedianFiltered(net) if condition.through_median else net
-        given = net, self.test.images[:count], self.test.labels[:count]
-        dear = {"batch_size": DEAR_BATCH, "progress": self.progress}
-        if condition.attack in SEARCHED:
-            return attacks.SEARCHES[condition.attack](*given, **dear)
-        if condition.attack == TUNED:
-            return attacks.carlini_wagner(*given, eps=condition.eps, setting="tuned", **dear)
-        options = {"generator": torch.Generator().manual_seed(SEED)} if condition.attack == "rand" else {}
-        return attacks.ATTACKS[condition.attack](*given, eps=condition.eps, **options)
+    def _attack(self, of: Condition, count: int) -> Tensor:
+        net, data = self.classifier(of.network, of.training), self.test
+        return run_attack(of, net, data.images[:count], data.labels[:count], seed=SEED, progress=self.progress)
 
-    def _attack_or_cache(self, condition: Condition, count: int) -> Tensor:
+    def _attack_or_cache(self, of: Condition, count: int) -> Tensor:
         """`_attack`, or what it once found. Only results on all images are kept: a gallery's ten must not replace them."""
-        full = self._count(condition)
-        eps = 0 if condition.attack in SEARCHED else condition.eps
-        defence = condition.defence if condition.through_median else "none"
-        cell = Condition(self.data_set, condition.attack, eps, defence, network=condition.network,
-                         training=condition.training)  # fmt: skip
-        config = self._config(cell)
-        path = self.cache / f"{cell.name}.safetensors"
+        config, path = self._config(of), self.cache / f"{of.name}.safetensors"
         found = kept_tensor(config, path) if self.store.is_recent(path) else None
         if found is None:
-            found = self._attack(condition, count)
-            if count == full:
+            found = self._attack(of, count)
+            if count == self._count(of):
                 keep_tensor(found, config, path)
         return found
 
