@@ -35,9 +35,11 @@ class TimeIsUp(InterruptedError):
 
 
 class Job(Protocol):
-    """What is being trained. `settings` must not change when a run is resumed."""
+    """What is being trained. `settings` must not change when a run is resumed; `execution` (the device, whether it is
+    compiled), which changes a result by rounding alone, may, and is noted in the checkpoint."""
 
     settings: dict
+    execution: dict
 
     def step(self, index: Tensor, step: int) -> dict[str, float]:
         """Update once on the examples ``index`` (int64, (B,)); return numbers to log, averaged over the batch.
@@ -101,9 +103,17 @@ def _mix(seed: int, number: int) -> int:
 
 
 def save_atomically(state: dict, path: Path) -> None:
-    """Write ``state`` so that ``path`` is, at every moment, either the old file or the whole new one."""
+    """Write ``state`` so that ``path`` is, at every moment, either the old file or the whole new one.
+
+    Raises ``OSError`` where it cannot be written; the old file is still there then.
+    """
     partial = path.with_suffix(".partial")
-    torch.save(state, partial)
+    try:
+        torch.save(state, partial)
+    except (OSError, RuntimeError) as error:  # torch's own writer raises the second
+        partial.unlink(missing_ok=True)
+        free = f"{shutil.disk_usage(path.parent).free / 1e6:,.0f} MB are free there"
+        raise OSError(f"{path} could not be written ({free}); what was there is whole, and a run goes on from it") from error
     os.replace(partial, path)
 
 
@@ -131,14 +141,16 @@ def run(job: Job, plan: Plan, folder: Path, *, progress: bool = True) -> int:
     rank 0 alone writes ``folder``, which all must see. A run may be resumed with another number of processes.
 
     Raises:
-        ValueError: the checkpoint is damaged, was made with other settings, seed or batch size, or is beyond
-            ``plan.steps``; the processes cannot share a batch equally, or found different checkpoints.
+        ValueError: the checkpoint is damaged, was made with other settings, seed or batch size, or for another end that the
+            run has begun to approach, or is beyond ``plan.steps``; the processes cannot share a batch equally, or found
+            different checkpoints.
         FloatingPointError: a number of the job is not finite; the last checkpoint is from before that.
+        OSError: a checkpoint could not be written; the one before is still there.
     """
     if plan.batch_size % distributed.world_size():
         raise ValueError(f"{distributed.world_size()} processes cannot share batch_size {plan.batch_size} equally")
     first = distributed.rank() == 0
-    done, seconds, sums = _resume(job, plan, folder)
+    done, seconds, sums, calls = _resume(job, plan, folder)
     stop, stopped = _StopRequest(), False
     started = saved = time.monotonic()
     last_moment = started + 60 * (math.inf if plan.minutes is None else plan.minutes)
@@ -163,7 +175,7 @@ def run(job: Job, plan: Plan, folder: Path, *, progress: bool = True) -> int:
                     _write_line(folder / LOG, entry | means)
             due = time.monotonic() - saved > plan.save_every_seconds
             if first and (due or stopped or done in (plan.steps, plan.keep_step)):
-                _save(job, plan, folder, {"step": done, "sums": sums, "seconds": elapsed})
+                _save(job, plan, folder, {"step": done, "sums": sums, "seconds": elapsed, "calls": calls})
                 saved = time.monotonic()
     return done
 
@@ -182,7 +194,8 @@ def _save(job: Job, plan: Plan, folder: Path, state: dict) -> None:
     own = job.state_dict()
     if not all(value.isfinite().all() for value in _tensors(own)):
         raise FloatingPointError(_diverged(f"after {state['step']} steps weights or averages are not finite", folder))
-    save_atomically(state | {"settings": _settings(job, plan), "job": own}, folder / CHECKPOINT)
+    end = {"steps": plan.steps, "keep_step": plan.keep_step}
+    save_atomically(state | end | {"settings": _settings(job, plan), "job": own}, folder / CHECKPOINT)
     if state["step"] == plan.keep_step:
         partial = (folder / KEPT_CHECKPOINT).with_suffix(".partial")
         shutil.copyfile(folder / CHECKPOINT, partial)
@@ -215,7 +228,7 @@ def _agree(numbers: dict[str, float], stop: bool) -> tuple[dict[str, float], boo
     return dict(zip(numbers, means, strict=True)), stops > 0
 
 
-def _resume(job: Job, plan: Plan, folder: Path) -> tuple[int, float, dict[str, float]]:
+def _resume(job: Job, plan: Plan, folder: Path) -> tuple[int, float, dict[str, float], list[dict]]:
     state = _load(job, plan, folder / CHECKPOINT)
     steps = distributed.gather(state["step"])  # and nobody goes on, perhaps to the next checkpoint, before all have read
     if len(set(steps)) > 1:
@@ -223,21 +236,47 @@ def _resume(job: Job, plan: Plan, folder: Path) -> tuple[int, float, dict[str, f
     if distributed.rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         _drop_lines_after(folder / LOG, state["step"])
-    return state["step"], state["seconds"], state["sums"]
+    return state["step"], state["seconds"], state["sums"], _with_this_call(state["calls"], job)
 
 
 def _load(job: Job, plan: Plan, path: Path) -> dict:
     if not path.exists():
-        return {"step": 0, "seconds": 0.0, "sums": {}}
+        return {"step": 0, "seconds": 0.0, "sums": {}, "calls": []}
     state = load_checkpoint(path)
+    try:
+        found, step, own, *_ = (state[key] for key in ("settings", "step", "job", "seconds", "sums"))
+        state = {"calls": [], "keep_step": None, "steps": plan.steps} | state  # older checkpoints have none of these
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no checkpoint of a training run; remove it to start again") from error
     now = _settings(job, plan)
-    if state["settings"] != now:
-        changed = sorted(k for k in now.keys() | state["settings"].keys() if now.get(k) != state["settings"].get(k))
+    if found != now:
+        changed = sorted(k for k in now.keys() | found.keys() if now.get(k) != found.get(k))
         raise ValueError(f"{path} was made with other settings ({', '.join(changed)}); use those, or another folder")
-    if state["step"] > plan.steps:
-        raise ValueError(f"{path} is of step {state['step']}, beyond the {plan.steps} asked for; use another folder")
-    job.load_state_dict(state["job"])
+    if step > plan.steps:
+        raise ValueError(f"{path} is of step {step}, beyond the {plan.steps} asked for; use another folder")
+    _check_same_end(state, plan, path)
+    try:
+        job.load_state_dict(own)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} lacks a part of the training's state ({error}); remove it to start again") from error
     return state
+
+
+def _check_same_end(state: dict, plan: Plan, path: Path) -> None:
+    """Refuse another end than before once a job has begun to approach one of them, from ``keep_step`` to ``steps``."""
+    before, now = (state["keep_step"], state["steps"]), (plan.keep_step, plan.steps)
+    if before != now and None not in before + now and state["step"] > min(before[0], now[0]):
+        raise ValueError(
+            f"{path} is of step {state['step']} of a run whose cool-down is from step {before[0]} to {before[1]}; it is too "
+            f"late for one from {now[0]} to {now[1]}: ask for the first, or put {KEPT_CHECKPOINT}, of step {before[0]}, "
+            "in its place"
+        )
+
+
+def _with_this_call(calls: list[dict], job: Job) -> list[dict]:
+    """How the calls that a run consists of were made, in their order, one after another of the same kind as one."""
+    this = {**job.execution, "processes": distributed.world_size()}
+    return calls if calls[-1:] == [this] else [*calls, this]
 
 
 def _settings(job: Job, plan: Plan) -> dict:
@@ -251,10 +290,22 @@ def _write_line(path: Path, entry: dict) -> None:
 
 def _drop_lines_after(path: Path, step: int) -> None:
     """A killed run may have logged steps after its last checkpoint; they will be run, and logged, again."""
-    text = path.read_text() if path.exists() else ""
-    whole = [line for line in text.splitlines() if line.endswith("}")]  # it may have cut off the last line
-    kept = [line for line in whole if json.loads(line)["step"] <= step]
-    path.write_text("".join(line + "\n" for line in kept))
+    text = path.read_text(errors="replace") if path.exists() else ""
+    kept = [line for line in text.splitlines() if (at := _step_of(line)) is not None and at <= step]
+    cleaned = "".join(line + "\n" for line in kept)
+    path.touch()  # that of a run too short for a line is empty
+    if cleaned != text:
+        partial = path.with_suffix(".partial")
+        partial.write_text(cleaned)
+        os.replace(partial, path)
+
+
+def _step_of(line: str) -> int | None:
+    """``None`` for a line that a kill, or a full disk, has cut off."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 class _StopRequest:

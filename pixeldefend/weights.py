@@ -1,11 +1,12 @@
-"""Weights on disk: safetensors in pieces below 50 MB, their SHA-256 hashes beside them, read back piece by piece.
+"""Weights on disk: safetensors in pieces below 50 MB, SHA-256 hashes beside them, read back piece by piece.
 
 The files of a network's folder, named as is usual for Hugging Face:
 
 - ``model.safetensors``; or, where one piece cannot hold it, ``model-00001-of-0000N.safetensors`` and so on, and
   ``model.safetensors.index.json``, which says in which piece each tensor is;
+- ``config.json``: the network's sizes, written by others;
 - ``SHA256SUMS``: the hash of each of these, in the format that ``sha256sum -c SHA256SUMS`` checks;
-- ``config.json``, ``scores.json`` and ``log.jsonl``: sizes, test scores and training log, written by others.
+- ``scores.json`` and ``log.jsonl``: test scores and training log, written by others.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from .hub import save_torch_state_dict
 WEIGHTS, INDEX, SUMS = "model.safetensors", "model.safetensors.index.json", "SHA256SUMS"
 CONFIG, SCORES, LOG = "config.json", "scores.json", "log.jsonl"
 BEFORE, SECONDS_BEFORE = "images_seen_before", "training_seconds_before"  # in the scores of a warm start: of earlier runs
+CALLS = "calls"  # in the scores of a run whose calls differed: how each was executed, see `loop.Job`
 EARLIER = "earlier_runs"  # and what the scores of these said, the first run first
 WEIGHT_FILES = ("model*.safetensors", INDEX, SUMS)  # patterns: all that `load_weights` may read
 OWN_FILES = (*WEIGHT_FILES, CONFIG, SCORES, LOG, "README.md", "samples.png")  # all that a network's folder may hold
@@ -59,8 +61,35 @@ def check_replaceable(folder: Path, *, force: bool) -> None:
 
 
 def write_checksums(folder: Path) -> None:
-    """Write ``SHA256SUMS`` for the weights in ``folder``, taking them as they are: for weights saved without it."""
-    (folder / SUMS).write_text("".join(f"{_sha256(path)}  {path.name}\n" for path in _weight_files(folder)))
+    """Write ``SHA256SUMS`` for the weights and the configuration in ``folder``, taking them as they are: for what was saved
+    without it, or with other hashes."""
+    hashed = [path for path in (folder / CONFIG, *_weight_files(folder)) if path.is_file()]
+    (folder / SUMS).write_text("".join(f"{_sha256(path)}  {path.name}\n" for path in hashed))
+
+
+def check_config(folder: Path) -> None:
+    """Refuse a configuration that is not the one saved with the weights: a size in it that does not show in these, such as
+    that of the images, would otherwise go unnoticed. Without a hash of its own it is taken as it is.
+
+    Raises ``FileNotFoundError`` where it, or the hashes, are missing, ``ValueError`` where it has another hash.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; {RESTORE}")
+    hashes = _read_checksums(folder)
+    if path.name in hashes:
+        _verify(path, hashes)
+
+
+def read_scores(folder: Path) -> dict:
+    """What ``scores.json`` holds. Raises ``FileNotFoundError`` where it is missing, ``ValueError`` where it is damaged."""
+    path = folder / SCORES
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing; {RESTORE}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({one_line(error)}); {RESTORE}") from error
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:

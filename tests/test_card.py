@@ -130,17 +130,33 @@ def test_the_command_line_asks_for_what_was_trained(name, settings, tmp_path):
 def test_earlier_runs_are_commands_too_each_from_the_weights_of_the_one_before(tmp_path):
     earlier = {"images_seen": 800, "training_seconds": 9.0, "test_bits_per_dim": 6.5, "fingerprint": "abc",
                "settings": {**SETTINGS, "seed": 4}}  # fmt: skip
-    folder = write(tmp_path / "net", settings={"start": "abc"}, earlier_runs=[earlier])
+    folder = write(tmp_path / "net", settings={"start": "abc"}, earlier_runs=[earlier],
+                   images_seen_before=800, training_seconds_before=9.0)  # fmt: skip
     commands = training_commands("net", *(json.loads((folder / file).read_text()) for file in (CONFIG, SCORES)))
     first, second = (make_parser().parse_args(shlex.split(command)[1:]) for command in commands)
     assert (first.images, first.seed, first.start) == (800, 4, None)
     assert (second.images, second.seed, second.start) == (1000, 3, str(first.weights))
     assert first.folder != second.folder and first.weights != second.weights
     text = card(folder)
-    assert all(command in text for command in commands) and "to 6.5000 bits per dimension" in text
+    assert all(command in text for command in commands) and "Of the last run, and of the weights in training" in text
+    assert "**1,800 images seen**, 0.90 passes over the training images, in 21 seconds" in text
+    assert "These were 2 runs" in text and "\n1. 800 images in 9 seconds, to 6.5000 bits per dimension" in text
+    assert "\n2. 1,000 images in 12 seconds, to 5.5000 bits per dimension" in text
     assert "initial_images" in card(write(tmp_path / "whole", settings={"initial_images": 100}))
     folder = write(tmp_path / "other", settings={"start": "abc", "initial_images": 100})
     assert "--start-from FOLDER-OF-abc" in card(folder) and "initial_images" not in card(folder)
+    assert "Not counted are the images of the run whose weights (fingerprint `abc`)" in card(folder)
+
+
+def test_the_number_of_processes_is_told(tmp_path):
+    assert "torchrun" not in card(write(tmp_path / "one"))
+    assert "by 2 processes (`torchrun --nproc-per-node=2" in card(write(tmp_path / "two", settings={"processes": 2}))
+
+
+def test_a_copy_of_the_data_set_that_lacks_images_is_named(tmp_path):
+    text = card(write(tmp_path / "copy", settings={"data_set": "cifar10", "training_images": 44_923}))
+    assert "has 49,923 of the 50,000\nofficial training images" in text and "train on 45,000" in text
+    assert "official" not in card(write(tmp_path / "whole", settings={"training_images": 55_000}))
 
 
 @pytest.mark.parametrize("name", [CONFIG, SCORES, LOG])

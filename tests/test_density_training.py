@@ -326,7 +326,9 @@ def test_a_finished_run_is_saved_scored_and_loads_again(data, tmp_path, monkeypa
     assert scores["test_bits_per_dim"] == pytest.approx(bits.mean().item(), abs=2e-4)
     assert scores["fingerprint"] == fingerprint(loaded)
     assert scores["settings"]["batch_size"] == 4 and scores["settings"]["cooldown_steps"] == 4
-    assert scores["settings"]["compiled"] is False and scores["settings"]["device"] == "cpu"
+    how = {"compiled": False, "device": "cpu", "processes": 1}
+    assert scores["settings"] | how == scores["settings"] and "calls" not in scores
+    assert scores["settings"]["dropout"] == model.network.config.dropout == 0, "the default"
     assert (tmp_path / "run-weights" / training.LOG).read_text() == (tmp_path / "run" / loop.LOG).read_text()
     assert scores["probes"] and (tmp_path / "run-weights" / card.SAMPLES).is_file()
     assert (tmp_path / "run-weights" / card.CARD).read_text() == card.card(tmp_path / "run-weights")
@@ -348,6 +350,28 @@ def test_a_stopped_run_raises_and_goes_on_to_the_same_weights(data, tmp_path, mo
         assert not isinstance(stopped.value, loop.TimeIsUp)
     assert not (tmp_path / "parts-weights").exists()
     assert fingerprint(train(tmp_path, "parts", dropout=0.2)) == fingerprint(whole)
+
+
+def test_calls_of_different_kinds_are_told(data, tmp_path):
+    with pytest.raises(loop.TimeIsUp):
+        train(tmp_path, minutes=1e-9)
+    kept = tmp_path / "run" / loop.CHECKPOINT
+    state = loop.load_checkpoint(kept)
+    state["calls"][0]["device"] = "cuda"
+    torch.save(state, kept)
+    train(tmp_path)
+    scores = json.loads((tmp_path / "run-weights" / training.SCORES).read_text())
+    assert [call["device"] for call in scores["calls"]] == ["cuda", "cpu"] and scores["settings"]["device"] == "cpu"
+    said = "not all alike (device: cuda; compiled: False; processes: 1, then device: cpu;"
+    assert said in (tmp_path / "run-weights" / card.CARD).read_text()
+
+
+def test_damaged_scores_of_a_start_are_named(data, tmp_path):
+    train(tmp_path, "first")
+    path = tmp_path / "first-weights" / training.SCORES
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(ValueError, match="scores.json is damaged .*; restore it"):
+        train(tmp_path, "second", start=tmp_path / "first-weights")
 
 
 def test_a_run_can_start_from_another_density_s_weights(data, tmp_path, monkeypatch):
@@ -461,7 +485,7 @@ def test_what_an_earlier_run_had_seen_is_noted_and_adds_up(data, tmp_path):
     assert (scores["second"][BEFORE], scores["third"][BEFORE]) == (24, 24 + 16)
     assert scores["third"]["images_seen"] == 16
     assert scores["third"][SECONDS_BEFORE] > scores["second"][SECONDS_BEFORE] > 0
-    assert "which had seen 40 images" in (tmp_path / "third-weights" / card.CARD).read_text()
+    assert "**56 images seen**" in (tmp_path / "third-weights" / card.CARD).read_text()
     first = json.loads((tmp_path / "first-weights" / training.SCORES).read_text())
     assert not {BEFORE, EARLIER} & first.keys()
     runs = scores["third"][EARLIER]

@@ -17,6 +17,7 @@ class Walk:
 
     def __init__(self, *, settings=None, crash_at=None, stop_at=None):
         self.settings = {"size": 3} if settings is None else settings
+        self.execution = {"device": "cpu"}
         self.crash_at, self.stop_at = crash_at, stop_at
         self.position = torch.zeros(3)
         self.steps_run = []
@@ -200,6 +201,29 @@ def test_killed_while_writing_a_checkpoint(tmp_path, monkeypatch, uninterrupted)
     assert_same(job, tmp_path, uninterrupted)
 
 
+def test_a_full_disk_leaves_checkpoint_and_log_whole(tmp_path, monkeypatch, uninterrupted):
+    run(Walk(), plan(steps=8), tmp_path)
+    before = (tmp_path / LOG).read_bytes()
+
+    def full(*_):
+        raise RuntimeError("PytorchStreamWriter failed writing file")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=f"{CHECKPOINT} could not be written .* MB are free"):
+        run(Walk(), plan(), tmp_path)
+    assert not list(tmp_path.glob("*.partial"))
+    with monkeypatch.context() as patch:  # not even on going on is the log ever less than it was
+        patch.setattr(loop.os, "replace", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(Walk(), plan(), tmp_path)
+    assert (tmp_path / LOG).read_bytes().startswith(before)
+    monkeypatch.undo()
+    job = Walk()
+    run(job, plan(), tmp_path)
+    assert job.steps_run[0] == 8
+    assert_same(job, tmp_path, uninterrupted)
+
+
 def test_killed_before_any_checkpoint_starts_afresh(tmp_path, uninterrupted):
     with pytest.raises(MemoryError):
         run(Walk(crash_at=9), plan(), tmp_path)
@@ -242,6 +266,44 @@ def test_resuming_with_other_settings_is_refused(job, changes, mention, tmp_path
     with pytest.raises(ValueError, match=rf"other settings \({mention}\)"):
         run(job, plan(**changes), tmp_path)
     assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+@pytest.mark.parametrize("at, changes", [(9, {"steps": 24}), (9, {"keep_step": 12}), (6, {"keep_step": 5})],
+                         ids=["longer", "later cool-down", "earlier cool-down than now"])  # fmt: skip
+def test_another_end_is_refused_once_one_was_begun(at, changes, tmp_path):
+    run(Walk(stop_at=at - 1), plan(keep_step=8), tmp_path)
+    says = rf"step {at} of a run whose cool-down is from step 8 to 20; .*kept.pt, of step 8"
+    with pytest.raises(ValueError, match=says):
+        run(Walk(), plan(**{"keep_step": 8} | changes), tmp_path)
+    assert run(Walk(), plan(keep_step=8), tmp_path) == 20
+    (tmp_path / loop.KEPT_CHECKPOINT).rename(tmp_path / CHECKPOINT)
+    assert run(Walk(), plan(keep_step=10, steps=24), tmp_path) == 24, "before its end a run may get another"
+
+
+def test_how_a_run_was_executed_is_kept(tmp_path):
+    run(Walk(), plan(steps=4), tmp_path)
+    run(Walk(), plan(steps=8), tmp_path)
+    other = Walk()
+    other.execution = {"device": "cuda"}
+    run(other, plan(steps=12), tmp_path)
+    calls = [{"device": "cpu", "processes": 1}, {"device": "cuda", "processes": 1}]
+    assert loop.load_checkpoint(tmp_path / CHECKPOINT)["calls"] == calls
+
+
+@pytest.mark.parametrize("lacking", ["settings", "job", "seconds", "calls"])
+def test_a_checkpoint_that_lacks_something_is_named(lacking, tmp_path):
+    run(Walk(), plan(steps=4), tmp_path)
+    state = loop.load_checkpoint(tmp_path / CHECKPOINT)
+    del state[lacking]
+    torch.save(state, tmp_path / CHECKPOINT)
+    if lacking == "calls":  # those of earlier versions
+        assert run(Walk(), plan(), tmp_path) == 20
+        return
+    with pytest.raises(ValueError, match=f"{CHECKPOINT} is no checkpoint of a training run; remove it"):
+        run(Walk(), plan(), tmp_path)
+    torch.save([state], tmp_path / CHECKPOINT)
+    with pytest.raises(ValueError, match=f"{CHECKPOINT} is no checkpoint of a training run; remove it"):
+        run(Walk(), plan(), tmp_path)
 
 
 def test_a_checkpoint_beyond_the_plan_is_refused(tmp_path):

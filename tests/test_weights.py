@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from pixeldefend import PixelCNN, load_classifier, paths, weights
 from pixeldefend.fingerprint import fingerprint
 from pixeldefend.pixelcnn.network import Network, PixelCNNConfig
-from pixeldefend.weights import INDEX, RESTORE, SUMS, WEIGHTS, load_weights, save_weights, write_checksums
+from pixeldefend.weights import CONFIG, INDEX, RESTORE, SUMS, WEIGHTS, load_weights, save_weights, write_checksums
 
 PIECE_SIZE = 35_000  # bytes: three pieces of the toy density
 FIRST = "model-00001-of-00003.safetensors"
@@ -59,7 +59,7 @@ def test_types_are_stored_as_they_are_and_loaded_as_the_network_s(tmp_path):
 def test_one_piece_stays_one_file_and_replaces_earlier_pieces(folder):
     toy(seed=1).save_pretrained(folder)
     assert pieces(folder) == [WEIGHTS] and not (folder / INDEX).exists()
-    assert (folder / SUMS).read_text().split()[1::2] == [WEIGHTS]
+    assert (folder / SUMS).read_text().split()[1::2] == [CONFIG, WEIGHTS]
     assert fingerprint(PixelCNN.from_pretrained(folder)) == fingerprint(toy(seed=1))
 
 
@@ -81,7 +81,7 @@ def test_the_paper_s_cifar10_network_takes_three_pieces_below_50_mb():
 
 def test_hashes_are_those_of_all_files_of_weights(folder):
     lines = [line.split("  ") for line in (folder / SUMS).read_text().splitlines()]
-    assert [name for _, name in lines] == [*pieces(folder), INDEX]
+    assert [name for _, name in lines] == [CONFIG, *pieces(folder), INDEX]
     assert all(digest == hashlib.sha256((folder / name).read_bytes()).hexdigest() for digest, name in lines)
 
 
@@ -164,6 +164,35 @@ def test_an_index_that_is_none_is_named_even_with_its_hash(folder):
     write_checksums(folder)
     with pytest.raises(ValueError, match=f"{INDEX} is damaged"):
         PixelCNN.from_pretrained(folder)
+
+
+SIZES = {"height": 12, "width": 12, "filters": 64, "blocks": 2, "mixtures": 5, "dropout": 0.1}  # some show in no tensor
+IMPOSSIBLE = {"height": 27, "filters": -1, "channels": 2, "dropout": 3, "mixtures": 0}
+
+
+@pytest.mark.parametrize("changed", SIZES.items(), ids=SIZES)
+def test_sizes_of_another_network_are_noticed(changed, folder):
+    path = folder / CONFIG
+    path.write_text(json.dumps(json.loads(path.read_text()) | dict([changed])))
+    with pytest.raises(ValueError, match="SHA-256") as caught:
+        PixelCNN.from_pretrained(folder)
+    assert str(caught.value).startswith(str(path)) and str(caught.value).endswith(RESTORE)
+
+
+@pytest.mark.parametrize("changed", IMPOSSIBLE.items(), ids=IMPOSSIBLE)
+def test_impossible_sizes_are_named_even_with_their_hash(changed, folder):
+    path = folder / CONFIG
+    path.write_text(json.dumps(json.loads(path.read_text()) | dict([changed])))
+    write_checksums(folder)
+    with pytest.raises(ValueError) as caught:
+        PixelCNN.from_pretrained(folder)
+    assert str(caught.value).startswith(str(path)) and str(caught.value).endswith(RESTORE)
+
+
+def test_a_configuration_without_a_hash_is_taken_as_it_is(folder):
+    lines = (folder / SUMS).read_text().splitlines(keepends=True)
+    (folder / SUMS).write_text("".join(line for line in lines if CONFIG not in line))
+    assert fingerprint(PixelCNN.from_pretrained(folder)) == fingerprint(toy())
 
 
 def lack_a_tensor(state):

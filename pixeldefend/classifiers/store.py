@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import paths
-from ..weights import CONFIG, LOG, RESTORE, SCORES, load_weights, one_line, save_weights
+from ..weights import CONFIG, LOG, RESTORE, SCORES, check_config, load_weights, one_line, save_weights
 from .resnet import ResNet
 from .vgg import VGG
 
@@ -59,6 +59,7 @@ def load_classifier(
         listed = ", ".join(existing) or f"none in {_root(root)}"
         raise ValueError(f"there is no classifier {name!r} (data set-network-training); those that exist: {listed}")
     folder = _root(root) / name
+    check_config(folder)
     model = _build(folder / CONFIG)
     load_weights(model, folder)
     return model.to(device, memory_format=torch.channels_last).requires_grad_(False).eval()
@@ -91,8 +92,9 @@ def save_classifier(
             raise ValueError(f"{key} is not finite as {dtype}")
     folder = _root(root) / classifier_name(data_set, network, training)
     config = {"data_set": data_set, "network": network, "training": training, "size": model.size}
-    save_weights(weights, folder)
+    folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / CONFIG, {**config, "settings": settings or {}})
+    save_weights(weights, folder)
     _write_json(folder / SCORES, scores)
     if log is not None:
         shutil.copyfile(log, folder / LOG)
@@ -132,7 +134,5 @@ def _build(path: Path) -> nn.Module:
     try:
         config = json.loads(path.read_text())
         return build_classifier(config["network"], config["size"])
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing; {RESTORE}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {one_line(error)}); {RESTORE}") from error

@@ -90,7 +90,7 @@ class ClassifierJob:
         check_labels(labels, images)
         self.images, self.labels, self.recipe = images, labels, recipe
         self.device = images.device
-        self.settings = {**model.size, **recipe.settings()}
+        self.settings, self.execution = {**model.size, **recipe.settings()}, {"device": self.device.type}
         self.loss = loss_of(recipe.training, recipe.adversarial_std)
         if recipe.start is None:
             model.cpu().reset_parameters(torch.Generator().manual_seed(recipe.seed))

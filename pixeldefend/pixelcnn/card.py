@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..hub import ModelCardData
 from ..images import DATA_SETS, HELD_OUT, load_images
-from ..weights import BEFORE, CONFIG, EARLIER, LOG, SCORES
+from ..weights import BEFORE, CALLS, CONFIG, EARLIER, LOG, SCORES, SECONDS_BEFORE, read_scores
 from .model import PixelCNN
 from .network import Network, PixelCNNConfig
 
@@ -114,7 +114,7 @@ def card(folder: Path) -> str:
     Raises ``FileNotFoundError`` where one of these is missing, ``ValueError`` where one is no JSON, ``KeyError`` for one
     that lacks an entry.
     """
-    config, scores = (json.loads((folder / name).read_text()) for name in (CONFIG, SCORES))
+    config, scores = json.loads((folder / CONFIG).read_text()), read_scores(folder)
     log = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
     settings = scores["settings"]
     source = SOURCES[settings["data_set"]]
@@ -133,7 +133,7 @@ def card(folder: Path) -> str:
         _data(settings, source),
         _architecture(config, scores),
         _recipe(scores),
-        _curve(log),
+        _curve(log, scores),
         _score(scores),
         _samples(folder, config),
         _failures(scores),
@@ -144,9 +144,16 @@ def card(folder: Path) -> str:
 
 
 def _data(settings: dict, source: Source) -> str:
-    return (
-        f"## Data\n\nThe first {settings['training_images']:,} training images of {source.title}, without labels or "
+    count, official = settings["training_images"], DATA_SETS[settings["data_set"]].sizes["train"]
+    text = (
+        f"## Data\n\nThe first {count:,} training images of {source.title}, without labels or "
         f"augmentation. The last {HELD_OUT:,}\nare held out for calibration; no test image was used."
+    )
+    if count + HELD_OUT == official:
+        return text
+    return text + (
+        f" The copy that was at hand has {count + HELD_OUT:,} of the {official:,}\nofficial training images; with the "
+        f"official files the commands below train on {official - HELD_OUT:,}, and end with other weights."
     )
 
 
@@ -163,33 +170,47 @@ def _architecture(config: dict, scores: dict) -> str:
 
 
 def _recipe(scores: dict) -> str:
-    settings, seen = scores["settings"], scores["images_seen"]
-    passes = f"{seen / settings['training_images']:.2f}"
-    rows = [(key, str(value)) for key, value in settings.items() if key not in ("data_set", "training_images")]
-    begun = ""
-    if "start" in settings:
-        rows = [row for row in rows if row[0] != "initial_images"]  # nothing was initialised
-        begun = f"\n\nThe run began with the weights of an earlier one (fingerprint `{settings['start']}`), which had seen "
-        begun += f"{scores[BEFORE]:,} images, " if BEFORE in scores else "images of its own, "
-        begun += "not counted here."
-        begun += "".join(f" {line}" for line in _runs(scores))
+    settings, seen = scores["settings"], scores["images_seen"] + scores.get(BEFORE, 0)
+    seconds = scores["training_seconds"] + scores.get(SECONDS_BEFORE, 0)
+    unsaid = ("data_set", "training_images", *(["initial_images"] if "start" in settings else []))  # nothing was initialised
+    rows = [(key, str(value)) for key, value in settings.items() if key not in unsaid]
+    passes = f"{seen / settings['training_images']:.2f} passes over the training images"
     with_muon = ", and Muon for the directions of the hidden layers" if settings.get("optimizer") == "muon" else ""
     return (
         f"## Recipe\n\nMaximum likelihood with Adam{with_muon}; the weights are the exponential moving average over the "
         "steps (`ema`).\n"
-        f"**{seen:,} images seen**, {passes} passes over the training images, in {scores['training_seconds']:,.0f} "
-        f"seconds of training. The\npaper does not say how long the authors trained.{begun}\n\n"
+        f"**{seen:,} images seen**, {passes}, in {seconds:,.0f} seconds of training. The\npaper does not say how long the "
+        f"authors trained.{_runs(scores)}{_calls(scores)}\n\n"
         + _table(("setting", "value"), rows)
     )
 
 
-def _runs(scores: dict) -> list[str]:
-    return [f"Run {number} of these: {run['images_seen']:,} images in {run['training_seconds']:,.0f} seconds, to "
-            f"{run['test_bits_per_dim']:.4f} bits per dimension on the test images."
-            for number, run in enumerate(scores.get(EARLIER, []), 1)]  # fmt: skip
+def _runs(scores: dict) -> str:
+    """Of a run that began with the weights of another: what all of them saw and came to, or that this is not known."""
+    if "start" not in scores["settings"]:
+        return ""
+    if EARLIER not in scores:
+        return (f" Not counted are the images of the run whose weights (fingerprint `{scores['settings']['start']}`) this "
+                "one began with.")  # fmt: skip
+    runs = [*scores[EARLIER], scores]
+    listed = "\n".join(
+        f"{number}. {run['images_seen']:,} images in {run['training_seconds']:,.0f} seconds, to "
+        f"{run['test_bits_per_dim']:.4f} bits per dimension on the test images (fingerprint `{run['fingerprint']}`)."
+        for number, run in enumerate(runs, 1)
+    )
+    return (f"\n\nThese were {len(runs)} runs, each from the weights of the one before:\n\n{listed}\n\n"
+            "The settings and the curve below are the last one's.")  # fmt: skip
 
 
-def _curve(log: list[dict]) -> str:
+def _calls(scores: dict) -> str:
+    """What differed between the calls that resumed a run, where anything did."""
+    calls = ["; ".join(f"{name}: {value}" for name, value in call.items()) for call in scores.get(CALLS, [])]
+    if not calls:
+        return ""
+    return f"\n\nThe calls that the run consists of were not all alike ({', then '.join(calls)}); below is the last one's."
+
+
+def _curve(log: list[dict], scores: dict) -> str:
     """The log in at most `CURVE_LINES` rows, each the mean over its share of the log's lines."""
     if not log:
         return "## Training curve\n\nThe run was too short to be logged."
@@ -200,7 +221,8 @@ def _curve(log: list[dict]) -> str:
         bits = sum(line["bits_per_dim"] for line in part) / len(part)
         rows.append((f"{part[-1]['images']:,}", f"{bits:.3f}", f"{part[-1]['learning_rate']:.1e}"))
     head = ("images seen", "training bits per dimension since the row above", "learning rate")
-    return "## Training curve\n\nOf the weights in training, not of their average.\n\n" + _table(head, rows)
+    of = "Of the last run, and of" if EARLIER in scores else "Of"
+    return f"## Training curve\n\n{of} the weights in training, not of their average.\n\n" + _table(head, rows)
 
 
 def _score(scores: dict) -> str:
@@ -243,9 +265,18 @@ def _use(folder: Path, config: dict, scores: dict) -> str:
         "## Use and reproduce\n\n```python\nimport pixeldefend as pxd\n\n"
         f'density = pxd.PixelCNN.from_pretrained("{folder.name}")\n```\n\n'
         "```console\n" + "\n".join(training_commands(folder.name, config, scores)) + "\n```\n\n"
-        "On other hardware, with another number of processes or with `--compile`, rounding differs, and in the end so do "
-        "the weights.\n`sha256sum -c SHA256SUMS` checks the files; loading does so as well."
+        + _by_how_many(scores)
+        + "On other hardware, with another number of processes or with `--compile`, rounding differs (with dropout,\n"
+        "processes draw other noise), and in the end so do the weights.\n"
+        "`sha256sum -c SHA256SUMS` checks the files; loading does so as well."
     )
+
+
+def _by_how_many(scores: dict) -> str:
+    count = scores["settings"].get("processes", 1)
+    if count == 1:
+        return ""
+    return f"The last one was run by {count} processes (`torchrun --nproc-per-node={count} -m pixeldefend ...`).\n"
 
 
 def training_commands(name: str, config: dict, scores: dict) -> list[str]:

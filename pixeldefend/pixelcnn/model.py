@@ -14,7 +14,17 @@ from torch import Tensor, nn
 from .. import paths
 from ..checks import check_count, check_eval_mode, check_generator, check_images
 from ..hub import PyTorchModelHubMixin, snapshot_download
-from ..weights import CONFIG, MAX_PIECE_SIZE, RESTORE, WEIGHT_FILES, load_weights, one_line, save_weights
+from ..weights import (
+    CONFIG,
+    MAX_PIECE_SIZE,
+    RESTORE,
+    WEIGHT_FILES,
+    check_config,
+    load_weights,
+    one_line,
+    save_weights,
+    write_checksums,
+)
 from .incremental import Choose, Decoder, bytes_per_image
 from .logistic import (
     LEVELS,
@@ -38,6 +48,7 @@ LEVELS_CHUNK = 2, 32  # for all levels of every sub-pixel: working on an image o
 DECODING_BATCH = 512, 4096
 DECODING_MEMORY = 4 * 2**30  # bytes, on all threads of a CPU together: a batch is smaller where they are many
 SMALLEST_BATCH = 80  # on several threads; with fewer they spend their time waiting for Python
+NOT_TRAINED = {"cifar10": "It takes a GPU to train, as README.md says; until then there is cifar10-small"}
 ON_A_HUB = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # "owner/name"; every other name with a slash is a path
 
 
@@ -221,7 +232,11 @@ class PixelCNN(nn.Module, PyTorchModelHubMixin):
         return super().save_pretrained(save_directory, **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """The mixin's hook, which takes no options: `save_pretrained` has written the weights."""
+        """The mixin's hook, which takes no options: `save_pretrained` has written the weights. The configuration, which the
+        mixin would write after this, is written here, so that it has its hash beside theirs."""
+        sizes = self.network.config.as_dict() | dict(zip(self.SIZES, self.shape, strict=False))
+        (save_directory / CONFIG).write_text(json.dumps(sizes, indent=2, sort_keys=True))
+        write_checksums(save_directory)
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, device: torch.device | str = "cpu", revision: str | None = None,
@@ -239,10 +254,10 @@ class PixelCNN(nn.Module, PyTorchModelHubMixin):
         """
         folder = shipped_folder(name)
         if folder.is_dir():
-            if not (folder / CONFIG).is_file():
-                raise FileNotFoundError(f"{folder / CONFIG} is missing; {RESTORE}")
+            check_config(folder)
         elif not (isinstance(name, str) and ON_A_HUB.fullmatch(name)):
             known = ", ".join(shipped_densities()) or "none"
+            known += f". {NOT_TRAINED[name]}" if name in NOT_TRAINED else ""
             raise ValueError(f"no such folder, and no shipped density of that name: {str(name)!r}; shipped are: {known}")
         try:
             model = super().from_pretrained(
@@ -265,10 +280,14 @@ class PixelCNN(nn.Module, PyTorchModelHubMixin):
         if not folder.is_dir():
             folder = Path(snapshot_download(
                 model_id, revision=revision, cache_dir=cache_dir, force_download=force_download, token=token,
-                local_files_only=local_files_only, allow_patterns=list(WEIGHT_FILES),
+                local_files_only=local_files_only, allow_patterns=[*WEIGHT_FILES, CONFIG],
             ))  # fmt: skip
-        with torch.device("cpu"):  # whatever torch's default is
-            model = cls(**{key: value for key, value in config.items() if key in cls.SIZES})
+            check_config(folder)
+        try:
+            with torch.device("cpu"):  # whatever torch's default is
+                model = cls(**{key: value for key, value in config.items() if key in cls.SIZES})
+        except ValueError as error:
+            raise ValueError(f"{folder / CONFIG} is damaged or of another network ({one_line(error)}); {RESTORE}") from error
         load_weights(model, folder)
         return model
 

@@ -23,7 +23,7 @@ from .. import distributed, loop, paths
 from ..checks import check_choice, check_count, check_images
 from ..fingerprint import fingerprint
 from ..images import DATA_SETS, load_images
-from ..weights import BEFORE, EARLIER, LOG, SCORES, SECONDS_BEFORE, check_replaceable
+from ..weights import BEFORE, CALLS, EARLIER, LOG, SCORES, SECONDS_BEFORE, check_replaceable, read_scores
 from .card import describe
 from .layers import Elementwise, concat_elu, gate_and_activate
 from .logistic import observed_log_probs, scale_levels
@@ -88,6 +88,7 @@ class DensityJob:
         self.device = images.device
         free = ("steps", "cooldown_steps")  # they may change when a run is resumed
         self.settings = {k: v for k, v in {**network.config.as_dict(), **recipe.settings()}.items() if k not in free}
+        self.execution = {"device": self.device.type, "compiled": compiled}
         if recipe.start is None:
             network.reset_parameters(torch.Generator().manual_seed(recipe.seed))
         self.network = network.to(self.device, memory_format=torch.channels_last).train()
@@ -236,8 +237,7 @@ def train_density(
     loop.run_to_end(job, plan, folder, progress=progress)
     model.network.load_state_dict(job.averaged_state())
     settings = {"data_set": data_set, "training_images": len(train), "batch_size": batch_size, **recipe.settings(),
-                "dropout": model.network.config.dropout, "compiled": compiled,
-                "device": torch.device(device).type}  # fmt: skip
+                "dropout": model.network.config.dropout}  # fmt: skip
     save_density(model, weights, run=folder, test=test, settings=settings, before=before, progress=progress)
     distributed.wait()
     return PixelCNN.from_pretrained(weights).to(device)
@@ -247,7 +247,8 @@ def _beginning(data_set: str, filters: int | None, blocks: int | None, dropout: 
                start: str | Path | None) -> PixelCNN:  # fmt: skip
     """The density to train; that of ``start`` has its own size."""
     channels, height, width = shape = DATA_SETS[data_set].shape
-    size = {"channels": channels, "height": height, "width": width, "filters": FILTERS[data_set], "blocks": BLOCKS}
+    size = {"channels": channels, "height": height, "width": width, "filters": FILTERS[data_set], "blocks": BLOCKS,
+            "dropout": 0.0}  # fmt: skip
     given = {name: value for name, value in (("filters", filters), ("blocks", blocks)) if value is not None}
     dropped = {} if dropout is None else {"dropout": dropout}
     if start is None:
@@ -266,10 +267,10 @@ def _beginning(data_set: str, filters: int | None, blocks: int | None, dropout: 
 
 def _before(start: str | Path | None) -> dict:
     """What had gone into the weights that a run starts from, as far as their folder says it."""
-    scores = (shipped_folder(start) / SCORES) if start is not None else None
-    if scores is None or not scores.is_file():
+    folder = shipped_folder(start) if start is not None else None
+    if folder is None or not (folder / SCORES).is_file():
         return {}
-    earlier = json.loads(scores.read_text())
+    earlier = read_scores(folder)
     return {BEFORE: earlier["images_seen"] + earlier.get(BEFORE, 0),
             SECONDS_BEFORE: earlier["training_seconds"] + earlier.get(SECONDS_BEFORE, 0),
             EARLIER: [*earlier.get(EARLIER, []), {name: earlier[name] for name in OF_A_RUN if name in earlier}]}  # fmt: skip
@@ -304,6 +305,7 @@ def save_density(model: PixelCNN, weights: Path, *, run: Path, test: Tensor, set
     if not first:
         return
     state = loop.load_checkpoint(run / loop.CHECKPOINT)
+    calls = state.get("calls", [])  # checkpoints from before these were noted have none
     scores = {
         "test_images": len(test),
         "test_bits_per_dim": round(bits.mean().item(), 4),
@@ -314,7 +316,8 @@ def save_density(model: PixelCNN, weights: Path, *, run: Path, test: Tensor, set
         "training_seconds": round(state["seconds"], 1),
         "fingerprint": fingerprint(model),
         **(before or {}),
-        "settings": settings,
+        "settings": settings | (calls[-1] if calls else {}),
+        **({CALLS: calls} if len(calls) > 1 else {}),
     }
     (stage / SCORES).write_text(json.dumps(scores, indent=2) + "\n")
     describe(stage, device=model.device, progress=progress)
