@@ -82,16 +82,17 @@ class DensityJob:
     Its weights are drawn anew, unless ``recipe.start`` says that it comes with those to start from.
     """
 
-    def __init__(self, network: Network, images: Tensor, recipe: Recipe, *, compiled: bool = False):
+    def __init__(self, network: Network, images: Tensor, recipe: Recipe, *, compiled: bool = False,
+                 layout: torch.memory_format = torch.channels_last):  # fmt: skip
         check_images(images, channels=network.config.channels)
-        self.recipe, self.images = recipe, images
+        self.recipe, self.images, self.layout = recipe, images, layout
         self.device = images.device
         free = ("steps", "cooldown_steps")  # they may change when a run is resumed
         self.settings = {k: v for k, v in {**network.config.as_dict(), **recipe.settings()}.items() if k not in free}
         self.execution = {"device": self.device.type, "compiled": compiled}
         if recipe.start is None:
             network.reset_parameters(torch.Generator().manual_seed(recipe.seed))
-        self.network = network.to(self.device, memory_format=torch.channels_last).train()
+        self.network = network.to(self.device, memory_format=layout).train()
         if recipe.start is None:
             with loop.own_randomness(recipe.seed):
                 initialise_from_data(network, scale_levels(images[: recipe.initial_images]))
@@ -107,7 +108,7 @@ class DensityJob:
         for rate, optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate * self.recipe.schedule(step)
-        x = scale_levels(images).contiguous(memory_format=torch.channels_last)
+        x = scale_levels(images).contiguous(memory_format=self.layout)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bfloat16):
             parameters = self.parallel(x)
         bits_per_dim = -observed_log_probs(parameters, images).mean() / math.log(2)

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import attacks
+from ..classifiers.inference import device_of
 from ..defenses import MedianFiltered
+from ..pixelcnn.precision import full_products
 from .conditions import SEARCHED, TUNED, Condition
 
 DEAR_BATCH = 500  # images: the steps in which only a few of a batch still move are what costs, so few batches
@@ -22,8 +24,14 @@ def shared_attack(condition: Condition) -> Condition:
 def run_attack(condition: Condition, net: nn.Module, images: Tensor, labels: Tensor, *, seed: int,
                progress: bool = False) -> Tensor:  # fmt: skip
     """The attack of a condition, which is not "clean", on images: levels (N, C, H, W) as uint8; of those in
-    `conditions.SEARCHED` what they find for every eps, float32 in [0, 1]. ``seed`` is that of RAND."""
+    `conditions.SEARCHED` what they find for every eps, float32 in [0, 1]. ``seed`` is that of RAND. Gradients are float32
+    throughout, on a GPU too, where convolutions are rounded to TF32 otherwise."""
     net = MedianFiltered(net) if condition.through_median else net
+    with full_products(device_of(net, images)):
+        return _run(condition, net, images, labels, seed, progress)
+
+
+def _run(condition: Condition, net: nn.Module, images: Tensor, labels: Tensor, seed: int, progress: bool) -> Tensor:
     dear = {"batch_size": DEAR_BATCH, "progress": progress}
     if condition.attack in SEARCHED:
         return attacks.SEARCHES[condition.attack](net, images, labels, **dear)

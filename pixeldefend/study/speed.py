@@ -77,7 +77,7 @@ def measure(density: PixelCNN, images: Tensor, *, name: str, eps_defend: int, ba
     content["bfloat16"] = bench.change_by_bfloat16()
     content["memory_per_image"] = {p: bench.memory(dtype) for p, dtype in PRECISIONS.items()}
     content["profile"] = {p: bench.profile(dtype) for p, dtype in PRECISIONS.items()}
-    content["training"] = bench.training()
+    content["training"] = bench.training_forms(compiled)
     content["seconds"] = round(time.perf_counter() - started, 1)
     return content
 
@@ -243,16 +243,27 @@ class _Bench:
         self.report("profile: " + ", ".join(f"{key} {value:.0%}" for key, value in shares.items()))
         return shares
 
-    def training(self, steps: int = 4) -> dict:
-        """Images a second in training, at the recipe's precision; compiled on a GPU."""
+    def training_forms(self, compiled: bool) -> list[dict]:
+        """`training` as it is by default, then with one thing otherwise at a time; with ``compiled`` also that."""
         batch = TRAINING_BATCH[self.device.type]
+        changes = [{}, {"precision": "float32"}, {"layout": "contiguous"}, {"optimizer": "adam"}, {"batch": 2 * batch},
+                   {"batch": 4 * batch}] + [{"compiled": True}] * compiled  # fmt: skip
+        return [self.training(**change) for change in changes]
+
+    def training(self, *, precision: str = "bfloat16", layout: str = "channels last", optimizer: str = "muon",
+                 batch: int | None = None, compiled: bool = False, steps: int = 4) -> dict:  # fmt: skip
+        """Images a second in training, as it is by default unless told otherwise."""
+        batch = batch or TRAINING_BATCH[self.device.type]
         sizes = {key: getattr(self.density.network.config, key) for key in ("filters", "blocks")}
         channels, height, width = self.density.shape
         model = PixelCNN(channels=channels, height=height, width=width, dropout=0.0, **sizes)
-        job = DensityJob(model.network, self.images, Recipe(steps=100), compiled=self.device.type == "cuda")
+        recipe = Recipe(steps=100, optimizer=optimizer, bfloat16=precision == "bfloat16")
+        job = DensityJob(model.network, self.images, recipe, compiled=compiled, layout=FORMATS[layout])
         index = torch.arange(batch) % len(self.images)
+        job.step(index, 0)  # compiles
         seconds = self.seconds(lambda: [job.step(index, step) for step in range(steps)])
-        return self.result("training", "bfloat16", steps * batch, seconds, batch=batch)
+        return self.result("training", precision, steps * batch, seconds, batch=batch, layout=layout, optimizer=optimizer,
+                           compiled=compiled)  # fmt: skip
 
 
 def _compiled(density: PixelCNN) -> nn.Module:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from ..pixelcnn.precision import full_products
 from .records import Record, load_record, read_signed, save_record, write_signed
 
 RECOMPUTE, STALE = "PIXELDEFEND_RECOMPUTE", "stale"  # an environment variable, and one of its values
@@ -62,7 +63,8 @@ class Store:
                 return record
             self._may_replace(path, record.config, config)
         started = time.perf_counter()
-        labels, predictions, bits = evaluate()
+        with full_products(torch.device(self.device)):  # on a GPU, too, what a CPU can verify
+            labels, predictions, bits = evaluate()
         record = Record(config, list(range(len(labels or bits))), labels, predictions, bits, self._made(started))
         save_record(record, path)
         return record
@@ -79,7 +81,8 @@ class Store:
                 return content["results"]
             self._may_replace(path, content.get("config", {}), config)
         started = time.perf_counter()
-        results = json.loads(json.dumps(measure()))
+        with full_products(torch.device(self.device)):
+            results = json.loads(json.dumps(measure()))
         write_signed({"config": config, "results": results, "made": self._made(started)}, path)
         return results
 
