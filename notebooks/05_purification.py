@@ -117,7 +117,8 @@ purification_figures.galleries(galleries)
 # it improbable. The paper compares it with a general optimiser, L-BFGS-B {cite:p}`byrd1995limited,zhu1997algorithm`, which
 # follows the gradient of $\log p$ from a random start inside the box and respects its bounds. It reports that most runs ended
 # at images *less* likely than the attacked ones they were to purify, and puts that down to the rugged landscape of the
-# PixelCNN.
+# PixelCNN. (It says that the search "decreases" $p(X)$; than at its random starts the likelihood is hardly meant to be lower, as
+# L-BFGS-B never accepts a step that is worse.)
 #
 # One thing is left open there. A PixelCNN gives probabilities to *integers*, while an optimiser moves through real
 # numbers; what is the probability of a pixel of 17.3? The paper does not say, and the authors' code does not contain this
@@ -275,9 +276,9 @@ for name, (before, after) in p_values.items():
 # shift to the left: purified images are then too good. {numref}`tbl-purified-panels` measures the distance (the KS
 # statistic).
 #
-# On CIFAR-10 RAND and FGSM do come close to uniform. But the purified *clean* images do not: they are shifted to the right
-# like those of Fashion-MNIST. What looks like a return is a balance, between a purification that makes images too likely and
-# a perturbation that it has not undone.
+# On CIFAR-10 the distributions of RAND, FGSM and BIM have come closer to uniform, though not as close as clean images that nobody
+# purified. But the purified *clean* images are shifted to the right, like those of Fashion-MNIST. What looks like a return is a
+# balance, between a purification that makes images too likely and a perturbation that it has not undone.
 #
 # :::{table} {numref}`fig-purified-p-values` in numbers; columns as in {numref}`tbl-panels`.
 # :name: tbl-purified-panels
@@ -312,7 +313,7 @@ detection_figures.roc_panels(curves, legend="upper left")
 # it, a purified image is typically *more* likely than a clean one, and who expects that can turn the test round. At a level of 5 % that
 # finds {glue:text}`likely_fgsm:.1f` % of the purified FGSM images,
 # {glue:text}`likely_carlini_wagner:.1f` % of those after CW, and {glue:text}`likely_clean:.1f` % of the purified clean
-# images. Purification leaves its mark on every image, attacked or not.
+# images. Purification leaves its mark on images whether they were attacked or not.
 #
 # On CIFAR-10 an AUC near 0.5 can be had: that of FGSM with $\epsilon = 8$ is {glue:text}`cifar10_auc_fgsm:.3f` after purification. But
 # for DeepFool and CW, of which the paper says it, it is {glue:text}`cifar10_auc_deepfool:.3f` and

@@ -116,8 +116,9 @@ endtoend_figures.chain_panels(through)
 # {glue:text}`zero_cold:.0f` % of the sub-pixels have a gradient of exactly zero, and in {glue:text}`still_cold:,d` of
 # {glue:text}`n_flow:,d` images all of them do. BIM follows the *sign* of the gradient, and the sign of zero is zero: it returns
 # such an image as it was. A gradient that is merely small could not do this, however deep the network: it has a sign, and the
-# step along it is as long as any other. So depth, which the authors name, is not the cause: zeros come from the staircase, or from
-# numbers too small for the computer.
+# step along it is as long as any other. It takes an exact zero to stop the attack, and in the cold that is the staircase's, at any
+# depth. Softened, depth, which the authors name, may do it after all: a product of many small factors falls below the smallest
+# number that the computer has.
 #
 # *Softened, the gradient is alive.* At $T =$ {glue:text}`warm:.1f` and above it passes through many purified sub-pixels in a
 # row before it dies out ({numref}`fig-chains`). At $T =$ {glue:text}`warm:.1f`, {glue:text}`zero_warm:.0f` % of the sub-pixels have
@@ -263,8 +264,8 @@ endtoend_figures.accuracy_by_steps(around, steps={name: of.steps for name, of in
 # {glue:text}`clean_bits:.2f`. BPDA's mean is the lower one also because it leaves images alone once they are wrong, and the
 # {glue:text}`wrong_before:,d` that purification alone gets wrong are returned as they were. Among the images that it did make
 # wrong, {glue:text}`bpda_broken_small:,d` and {glue:text}`bpda_broken_large:,d`, the test at 5 % misses
-# {glue:text}`bpda_unseen_small:,d` and {glue:text}`bpda_unseen_large:,d`. That does not confirm the argument: an image that fools
-# classifier, purification *and* detector was not sought.
+# {glue:text}`bpda_unseen_small:,d` and {glue:text}`bpda_unseen_large:,d`. What it catches speaks for the argument, but does not
+# confirm it: an image that fools classifier, purification *and* detector was not sought.
 #
 # On CIFAR-10 nobody has to seek it. With $\epsilon = 8$ BPDA's images cost {glue:text}`cifar10_bpda_bits_small:.2f` bits (BIM's
 # {glue:text}`cifar10_bim_bits_small:.2f`, clean ones {glue:text}`cifar10_clean_bits:.2f`), partly because it leaves an image alone once
@@ -297,10 +298,10 @@ purification_figures.galleries(panels)
 #    CIFAR-10 one that explodes. Zeros do not protect: the attack of {numref}`tbl-bpda` does not use them.
 # 2. *A rugged likelihood.* It may well be rugged, but an attacker does not have to climb it. The defence does that, and the
 #    attacker only has to run it.
-# 3. *Two models trained apart.* The attack on the purified classifier never asks what raises the likelihood. Of the images that
-#    fool it with $\epsilon = 8$ the detector misses {glue:text}`cifar10_bpda_unseen_small:,d` of
-#    {glue:text}`cifar10_bpda_broken_small:,d` on CIFAR-10 and {glue:text}`bpda_unseen_small:,d` of {glue:text}`bpda_broken_small:,d` on
-#    Fashion-MNIST, although the attack did not aim at it.
+# 3. *Two models trained apart.* The attack of {numref}`tbl-bpda` fools both together, and never asks what raises the likelihood. The
+#    detector, the density's other use, is a third thing to fool. Of the images that the attack made wrong with $\epsilon = 8$ it misses
+#    {glue:text}`cifar10_bpda_unseen_small:,d` of {glue:text}`cifar10_bpda_broken_small:,d` on CIFAR-10, and
+#    {glue:text}`bpda_unseen_small:,d` of {glue:text}`bpda_broken_small:,d` on Fashion-MNIST; no attack here aimed at it.
 #
 # That an attack failed says little about a defence unless the attack is known to be good. The authors' was not: it stood
 # still. They ended their section with an invitation to do better, and it was accepted in the same year. The numbers of

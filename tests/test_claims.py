@@ -184,7 +184,7 @@ def verdicts(claims_of, lab) -> dict[str, str]:
         ("fashion-mnist", {"Adversarial FGSM training successfully": "holds in part", "Sparing likely": "holds in part",
                            "Feature squeezing with": "holds in part"}),  # fmt: skip
         # 71/46/24 under the strongest attack; 68/67 under FGSM; 85/85/85 to 82/81/82 under DeepFool
-        ("cifar10", {"PixelDefend is insensitive": "does not hold", "More than 70 %": "holds in part",
+        ("cifar10", {"PixelDefend is insensitive": "holds in part", "More than 70 %": "holds in part",
                      "Sparing likely": "holds in part"}),  # fmt: skip
     ],
 )
