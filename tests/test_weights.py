@@ -295,5 +295,16 @@ def test_shipped_weights_are_those_that_their_hashes_say(folder):
         load_classifier(config["data_set"], config["network"], training=config["training"])
 
 
+@pytest.mark.parametrize(("name", "limit"), [("fashion-mnist", 2.75), ("cifar10-small", 3.4), ("cifar10", 3.05)])
+def test_shipped_densities_are_as_good_as_was_asked(name, limit):
+    folder = paths.WEIGHTS / "pixelcnn" / name
+    if not folder.is_dir():
+        assert name == "cifar10", "all others are trained on a CPU"
+        with pytest.raises(ValueError, match="It takes a GPU to train, .* there is cifar10-small"):
+            PixelCNN.from_pretrained(name)
+        return
+    assert weights.read_scores(folder)["test_bits_per_dim"] <= limit
+
+
 def test_the_shipped_density_is_still_the_one_that_the_records_name():
     assert fingerprint(PixelCNN.from_pretrained("fashion-mnist")) == "fb92872f52dc3014"
