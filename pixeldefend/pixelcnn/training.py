@@ -39,7 +39,8 @@ OF_A_RUN = ("images_seen", "training_seconds", "test_bits_per_dim", "fingerprint
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a PixelCNN is trained. ``steps`` and ``cooldown_steps`` may change when a run is resumed, nothing else may."""
+    """How a PixelCNN is trained. Of all this only ``steps`` and ``cooldown_steps`` may change when a run is resumed, and
+    these only until a cool-down has begun."""
 
     steps: int
     cooldown_steps: int = 0
