@@ -167,7 +167,7 @@ glue("forms_table", Markdown("\n".join(rows)), display=False)
 # ## Training
 #
 # {numref}`tab-training` says what makes a step of training fast on this CPU, one thing at a time. Two processes of one thread each,
-# which the shipped networks were trained by, are about a tenth faster than one process with two threads. What a faster step is worth
+# by which the shipped networks were trained in the end, are about a tenth faster than one process with two threads. What a faster step is worth
 # is another matter: Muon's steps cost more than those of Adam, and lead further by more than that (the docstring of
 # `pixeldefend.pixelcnn.muon`); batches of 32 were taken because they cost less for each image, and their worth was not measured
 # against that of 16. The shipped networks have no dropout, as they see each image a few times only.
