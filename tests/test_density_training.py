@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -29,10 +30,10 @@ def stripes(count: int, seed: int = 0) -> torch.Tensor:
     return (levels + torch.randint(-2, 3, levels.shape, generator=generator)).to(torch.uint8)
 
 
-def job(*, dropout: float = 0.0, data: torch.Tensor | None = None, **changes) -> DensityJob:
+def job(*, dropout: float = 0.0, data: torch.Tensor | None = None, compiled: bool = False, **changes) -> DensityJob:
     network = Network(PixelCNNConfig(1, filters=4, blocks=1, mixtures=2, dropout=dropout))
     recipe = Recipe(**{"steps": STEPS, "cooldown_steps": 3, "warmup_steps": 4, "bfloat16": False} | changes)
-    return DensityJob(network, stripes(20) if data is None else data, recipe)
+    return DensityJob(network, stripes(20) if data is None else data, recipe, compiled=compiled)
 
 
 def run(job: DensityJob, folder, *, steps: int = STEPS, **changes) -> int:
@@ -102,6 +103,17 @@ def test_the_optimizers_use_the_recipe_s_learning_rates(optimizer):
             pairs = [pair for pair in zip(trained.parameters, before, strict=True) if pair[0] in adams]
             moved = max(float((p.detach() - b).abs().max()) for p, b in pairs)
             assert moved == pytest.approx(rates[0], rel=1e-2)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of what it does itself
+@pytest.mark.skipif(not shutil.which("c++"), reason="no C++ compiler")
+def test_compiled_a_step_is_the_same_up_to_rounding():
+    plain, compiled = job(), job(compiled=True)
+    for step in (0, 1):
+        one, other = (of.step(torch.arange(5), step)["bits_per_dim"] for of in (plain, compiled))
+        assert other == pytest.approx(one, rel=1e-5)
+    pairs = zip(plain.parameters, compiled.parameters, strict=True)
+    assert all(torch.allclose(p, q, rtol=1e-3, atol=1e-4) for p, q in pairs)
 
 
 def test_adam_alone_updates_all_parameters_and_with_muon_the_rest():
