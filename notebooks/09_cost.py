@@ -166,9 +166,8 @@ glue("forms_table", Markdown("\n".join(rows)), display=False)
 #
 # ## Training
 #
-# {numref}`tab-training` says what makes a step of training fast on this CPU, one thing at a time. Two processes of one thread each,
-# by which the shipped networks were trained in the end, are about a tenth faster than one process with two threads. What a faster step is worth
-# is another matter: Muon's steps cost more than those of Adam, and lead further by more than that (the docstring of
+# {numref}`tab-training` says what makes a step of training fast on this CPU, one thing at a time. It is one process with two threads;
+# the shipped networks were trained in the end by two processes of one thread each. What a faster step is worth is another matter: Muon's steps cost more than those of Adam, and lead further by more than that (the docstring of
 # `pixeldefend.pixelcnn.muon`); batches of 32 were taken because they cost less for each image, and their worth was not measured
 # against that of 16. The shipped networks have no dropout, as they see each image a few times only.
 #
@@ -197,5 +196,6 @@ glue("forms_table", Markdown("\n".join(rows)), display=False)
 # either way with the order of a sum, and all that follow are then made from another past. These numbers come from
 # `pixeldefend bench cifar10 --batches 1 16 64 256 --repeats 2`.
 #
-# All others on this page come from one run of `pixeldefend bench fashion-mnist --compile`. Both ran with nothing else; each time is the
-# best of up to three.
+# All others on this page come from `pixeldefend bench fashion-mnist --compile`; those of {numref}`tab-training` were taken again right
+# after it, by the same code, because what had been compiled before kept the compiled training from being so. All ran with nothing
+# else; each time is the best of up to three.
