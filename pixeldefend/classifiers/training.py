@@ -12,7 +12,6 @@ the rest. A *warm start* goes on from the weights of a classifier that is alread
 learning rate, over fewer epochs.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from ..checks import check_choice, check_count, check_images, check_labels
 from ..fingerprint import fingerprint
 from ..images import DATA_SETS, load_images
 from ..scaling import to_unit
-from ..weights import BEFORE, SCORES, check_replaceable
+from ..weights import BEFORE, check_replaceable, read_scores
 from .inference import accuracy
 from .losses import ATTACKS, TRAININGS, loss_of
 from .store import NETWORKS, SIZES, build_classifier, classifier_name, load_classifier, rounded, save_classifier
@@ -220,7 +219,7 @@ def _beginning(data_set: str, network: str, start: str | None) -> tuple[nn.Modul
     if start is None:
         return build_classifier(network, SIZES[data_set, network]), None, {}
     model = load_classifier(data_set, network, training=start).requires_grad_()
-    scores = json.loads((paths.WEIGHTS / "classifiers" / classifier_name(data_set, network, start) / SCORES).read_text())
+    scores = read_scores(paths.WEIGHTS / "classifiers" / classifier_name(data_set, network, start))
     return model, fingerprint(model), {BEFORE: scores.get("images_seen", 0) + scores.get(BEFORE, 0)}
 
 

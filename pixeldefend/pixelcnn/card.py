@@ -50,7 +50,7 @@ def describe(folder: Path, *, device: torch.device | str = "cpu", progress: bool
     The folder's ``scores.json`` gets the entry "probes". Raises as `PixelCNN.from_pretrained` and `load_images`.
     """
     density = PixelCNN.from_pretrained(folder).to(device)
-    scores = json.loads((folder / SCORES).read_text())
+    scores = read_scores(folder)
     data_set = scores["settings"]["data_set"]
     test = load_images(data_set, "test", limit=min(PROBE_IMAGES, scores["test_images"])).images
     draw_samples(density, test, folder / SAMPLES, progress=progress)

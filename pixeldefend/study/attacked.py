@@ -25,7 +25,7 @@ def run_attack(condition: Condition, net: nn.Module, images: Tensor, labels: Ten
                progress: bool = False) -> Tensor:  # fmt: skip
     """The attack of a condition, which is not "clean", on images: levels (N, C, H, W) as uint8; of those in
     `conditions.SEARCHED` what they find for every eps, float32 in [0, 1]. ``seed`` is that of RAND. Gradients are float32
-    throughout, on a GPU too, where convolutions are rounded to TF32 otherwise."""
+    throughout, on a GPU too, where convolutions are rounded to TF32 otherwise. Raises as the attack."""
     net = MedianFiltered(net) if condition.through_median else net
     with full_products(device_of(net, images)):
         return _run(condition, net, images, labels, seed, progress)

@@ -5,7 +5,6 @@ of the images is kept here, in ``data/records/earlier``, a folder for each with 
 A build reads them and never makes them again.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ... import paths
-from ...weights import BEFORE, SCORES
+from ...weights import BEFORE, read_scores
 from ..available import TITLES
 from ..claims.judging import shared
 from ..claims.likelihood import PAPER_BITS
@@ -47,7 +46,7 @@ def keep(weights: Path, data_set: str, *, profile: str = "laptop", folder: Path 
 
     Raises ``FileNotFoundError`` and ``ValueError`` as `PixelCNN.from_pretrained`, and for weights without scores.
     """
-    scores = json.loads((Path(weights) / SCORES).read_text())
+    scores = read_scores(Path(weights))
     lab = Lab(data_set, profile, density=str(weights), **options)
     own = folder / f"{data_set}-{lab.density_fingerprint[:8]}"
     lab = Lab(data_set, profile, density=str(weights), records=own, **options)
@@ -65,7 +64,7 @@ def states(lab: Lab, folder: Path = FOLDER) -> list[State]:
     the lab's own. Raises as `load_record`.
     """
     wanted = _conditions(lab)
-    scores = json.loads((paths.WEIGHTS / "pixelcnn" / lab.density_name / SCORES).read_text())
+    scores = read_scores(paths.WEIGHTS / "pixelcnn" / lab.density_name)
     own = _state(scores, {eps: lab.record(of) for eps, of in wanted.items()})
     found = [own]
     for path in folder.glob(f"{lab.data_set}-*/{lab.data_set}-{KEPT}"):

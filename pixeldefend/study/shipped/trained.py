@@ -12,7 +12,7 @@ from ...classifiers import saved_classifiers
 from ...classifiers.store import SIZES, build_classifier, classifier_name
 from ...images import DATA_SETS, HELD_OUT, Images
 from ...pixelcnn import PixelCNN, shipped_densities
-from ...weights import BEFORE, CONFIG, EARLIER, LOG, SCORES, SECONDS_BEFORE
+from ...weights import BEFORE, CONFIG, EARLIER, LOG, SECONDS_BEFORE, read_scores
 from ..available import TITLES
 from ..claims.judging import printed
 from ..claims.likelihood import PAPER_BITS
@@ -81,7 +81,7 @@ def densities() -> list[Density]:
             model = PixelCNN.from_pretrained(name)
             parameters = sum(p.numel() for p in model.parameters())
             size = model.network.config
-            scores = json.loads((folder / SCORES).read_text())
+            scores = read_scores(folder)
             found.append(Density(name, data_set, parameters, size.filters, size.blocks, scores, log))
     return found
 
@@ -174,7 +174,7 @@ def _trained(data_set: str, row: Row) -> tuple[str, str, str]:
     if name not in saved_classifiers():
         return "-", "not trained", "-"
     folder = paths.WEIGHTS / "classifiers" / name
-    scores = json.loads((folder / SCORES).read_text())
+    scores = read_scores(folder)
     settings = json.loads((folder / CONFIG).read_text())["settings"]
     images = scores["test_images"]
     right = round(scores["test_accuracy"] * images)
